@@ -77,7 +77,9 @@ class Sensor:
         if found:
             choices = ", ".join(f"{c.name} ({_about(c)})" for c in found)
             raise BandError(f"band {name!r} is ambiguous on {self.name}: it can be {choices}. Name one of them.")
-        raise BandError(f"unknown band {name!r} for sensor {self.name}{_did_you_mean(name, self)}; known: {self.table()}")
+        raise BandError(
+            f"unknown band {name!r} for sensor {self.name}{_did_you_mean(name, self)}; known: {self.table()}"
+        )
 
     def table(self) -> str:
         """``"B02 (blue, 492 nm), B03 (green, 560 nm)"``, for error messages and help."""
@@ -117,7 +119,7 @@ class Band:
 
 
 @dataclass(frozen=True)
-class BandSet(Sequence[Band]):  # type: ignore[misc]  # Sequence is not a dataclass; only its mixins are used
+class BandSet(Sequence[Band]):
     """Bands in the order of an image's channels. The identity of channel ``i`` is ``bands[i]``, and nothing else."""
 
     bands: tuple[Band, ...]
@@ -163,7 +165,9 @@ class BandSet(Sequence[Band]):  # type: ignore[misc]  # Sequence is not a datacl
         keys = [b.key for b in self.bands]
         twice = sorted({f"{f}:{n}" for f, n in keys if keys.count((f, n)) > 1})
         if twice:
-            raise BandError(f"duplicate band {', '.join(twice)} in {self}: each channel of an input must be another band")
+            raise BandError(
+                f"duplicate band {', '.join(twice)} in {self}: each channel of an input must be another band"
+            )
         return self
 
     def index_of(self, key: tuple[str, str]) -> int | None:

@@ -1,8 +1,8 @@
 """Units of pixel values and the exact conversions between them. Units are declared, never guessed from magnitudes.
 
-    sentinel-2 digital number --(1e-4, offset -1000 since baseline 04.00)--> reflectance 0-1
-    backscatter: dB <--10 log10--> linear power
-    8 bit: display values whose stretch is unknown; they convert to nothing but themselves
+sentinel-2 digital number --(1e-4, offset -1000 since baseline 04.00)--> reflectance 0-1
+backscatter: dB <--10 log10--> linear power
+8 bit: display values whose stretch is unknown; they convert to nothing but themselves
 """
 
 from __future__ import annotations

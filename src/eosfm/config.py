@@ -1,0 +1,150 @@
+"""Records: frozen dataclasses that refuse unknown keys and contradictions, and the strict readers that fill them.
+
+Cards, manifests and run configurations are all records, read from JSON or YAML through `read_record`; every error names
+the file and the key path. JSON and YAML from outside are hostile: sizes are capped, duplicate keys, NaN, YAML aliases
+(bombs) and absurd nesting are refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar, dataclass_transform
+
+import yaml
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from eosfm.contracts import ConfigError, EosfmError
+
+T = TypeVar("T")
+MAX_BYTES = 2_000_000
+"""No card or configuration is larger; a larger file is not one."""
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def record(cls: type[T]) -> type[T]:
+    """A frozen, keyword-only dataclass whose reader refuses unknown keys and numbers that are not finite."""
+    cls.__pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)  # type: ignore[attr-defined]
+    return dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+
+
+_ADAPTERS: dict[Any, TypeAdapter[Any]] = {}
+
+
+def _adapter(cls: Any) -> TypeAdapter[Any]:
+    if cls not in _ADAPTERS:
+        _ADAPTERS[cls] = TypeAdapter(cls)  # building one costs milliseconds
+    return _ADAPTERS[cls]
+
+
+def read_record(cls: type[T], data: object, where: str, *, error: type[EosfmError] = ConfigError) -> T:
+    """``data`` (plain lists, dicts, numbers, strings) as a `record` of type ``cls``.
+
+    Raises:
+        ConfigError: or ``error``; names ``where``, the key path, what was expected and what came.
+    """
+    try:
+        value: T = _adapter(cls).validate_python(data)
+        return value
+    except ValidationError as e:
+        lines = [f"{where}:"]
+        for item in e.errors()[:8]:
+            path = ".".join(str(p) for p in item["loc"]) or "(top)"
+            message = item["msg"].removeprefix("Value error, ")
+            if item["type"] == "unexpected_keyword_argument":
+                names = sorted(f.name for f in dataclasses.fields(cls)) if dataclasses.is_dataclass(cls) else []
+                message = "unknown key" + (f"; known: {', '.join(names)}" if len(item["loc"]) == 1 else "")
+            elif item["type"] not in ("missing", "missing_argument", "missing_keyword_only_argument"):
+                message += f" (got {str(item['input'])[:60]!r})"
+            lines.append(f"  {path}: {message}")
+        raise error("\n".join(lines)) from None
+
+
+def to_plain(value: object) -> Any:
+    """Plain JSON types of a record: ``read_record(type(r), to_plain(r), "") == r``."""
+    return _adapter(type(value)).dump_python(value, mode="json")
+
+
+def read_text(path: Path, *, error: type[EosfmError] = ConfigError, limit: int = MAX_BYTES) -> str:
+    """The text of a small file; missing, unreadable, oversized or non-UTF-8 files are a named error."""
+    try:
+        size = path.stat().st_size
+        if size > limit:
+            raise error(f"{path}: {size} bytes; a file of this kind has at most {limit}")
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise error(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as e:
+        raise error(f"{path}: cannot be read: {e}") from None
+
+
+def read_json(path: Path, *, error: type[EosfmError] = ConfigError) -> Any:
+    """Strict JSON: duplicate keys, NaN/Infinity and absurd nesting are errors that name the file."""
+
+    def no_constant(name: str) -> float:
+        raise ValueError(f"{name} is not a JSON number")
+
+    try:
+        return json.loads(read_text(path, error=error), object_pairs_hook=_distinct, parse_constant=no_constant)
+    except (ValueError, RecursionError) as e:
+        reason = "nested too deeply" if isinstance(e, RecursionError) else str(e)
+        raise error(f"{path}: not a valid JSON file: {reason}") from None
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    out = dict(pairs)
+    if len(out) != len(pairs):
+        keys = [k for k, _ in pairs]
+        raise ValueError(f"duplicate key {next(k for k in keys if keys.count(k) > 1)!r}")
+    return out
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """SafeLoader without aliases (bombs) and without duplicate keys (the last would win silently)."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases (*name) are not allowed")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(k, deep=True) for k, _ in node.value]
+        twice = [k for k in keys if keys.count(k) > 1]
+        if twice:
+            raise yaml.YAMLError(f"duplicate key {twice[0]!r}")
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """A YAML mapping with ``a.b=value`` overrides applied (values are parsed as YAML).
+
+    Raises:
+        ConfigError: not a mapping, a bad override, or YAML that is not valid; names the file.
+    """
+    try:
+        data = _parse_yaml(read_text(path))
+    except (yaml.YAMLError, RecursionError) as e:
+        raise ConfigError(f"{path}: not a valid YAML file: {' '.join(str(e).split()) or 'nested too deeply'}") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: expected a mapping of keys, got {type(data).__name__}")
+    for text in overrides:
+        key, eq, value = text.partition("=")
+        if not eq or not key:
+            raise ConfigError(f"override {text!r}: expected key=value, for example data.root=/data/eurosat")
+        node = data
+        *parents, leaf = key.split(".")
+        for p in parents:
+            node = node.setdefault(p, {})
+            if not isinstance(node, dict):
+                raise ConfigError(f"override {text!r}: {p} is not a mapping in {path}")
+        try:
+            node[leaf] = _parse_yaml(value)
+        except yaml.YAMLError as e:
+            raise ConfigError(f"override {text!r}: {' '.join(str(e).split())}") from None
+    return data
+
+
+def _parse_yaml(text: str) -> Any:
+    return yaml.load(text, Loader=_StrictLoader)  # a SafeLoader with more refusals

@@ -1,0 +1,164 @@
+"""READ THIS FIRST. The whole idea of EoS-FM (arXiv 2511.21523) in one forward:
+
+    pixels with named bands -> views each specialist can read -> frozen specialists -> fused pyramid
+
+Plans are made once, in the constructor, from names. A specialist that cannot read the input is listed in
+`Ensemble.skipped` with the reason (or is an error, as the caller chooses); nothing is decided per batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from eosfm.adaptation import adapt, plan_views, require_readable
+from eosfm.bands import BandSet
+from eosfm.contracts import AdaptationError, BandError, Pyramid, ZooError, known
+from eosfm.fusion.fuse import Fusion, Normalise, make_fusion
+from eosfm.rules import DEFAULT_RULES
+from eosfm.seeding import seeded
+from eosfm.specialists.card import SpecialistCard
+from eosfm.specialists.encoder import MIN_SIZE, FrozenEncoder
+from eosfm.statistics import BandStatistics
+
+Specialist = tuple[FrozenEncoder, SpecialistCard]
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A specialist that cannot read the input, and why."""
+
+    specialist: str
+    reason: str
+
+
+class Ensemble(nn.Module):
+    """Frozen specialists and a fusion, for one declared input. Satisfies the `Encoder` protocol.
+
+    Args:
+        specialists: frozen encoders with their cards (`eosfm.specialists.store.load_specialist`).
+        bands: what channel ``i`` of the input is, and in which unit.
+        statistics: the input's own mean and std; needed by views into another modality or an inconvertible unit.
+        rules: names of the adaptation rules to use; see `eosfm.rules`.
+        fusion: "conv1x1" (the paper's), "mlp", "concat", "sum" or "product".
+        normalise: affine-free normalisation of each view before the fusion: "none" (the paper's), "layer" or "batch".
+        on_skip: "list" collects specialists that cannot read the input in `skipped`; "raise" makes them an error.
+        seed: of the fusion's initial weights.
+
+    Raises:
+        BandError: a band twice in ``bands``, or no specialist can read it.
+        AdaptationError: an unknown rule, or (``on_skip="raise"``) a specialist that cannot read the input.
+        ZooError: two specialists of one name.
+    """
+
+    gates: Tensor
+
+    def __init__(
+        self,
+        specialists: Sequence[Specialist],
+        bands: BandSet,
+        *,
+        statistics: BandStatistics | None = None,
+        rules: Sequence[str] = DEFAULT_RULES,
+        fusion: str = "conv1x1",
+        normalise: Normalise = "none",
+        on_skip: Literal["list", "raise"] = "list",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        names = [card.name for _, card in specialists]
+        if len(set(names)) != len(names):
+            raise ZooError(f"two specialists of one name among {', '.join(sorted(names))}")
+        if statistics is not None:
+            statistics.require_channels(len(bands), "input")
+        self.bands, self.statistics, self.rules = bands, statistics, tuple(rules)
+        self.views, self.skipped = [], []
+        self.cards: list[SpecialistCard] = []
+        encoders: list[FrozenEncoder] = []
+        for encoder, card in specialists:
+            plans, reason = plan_views(card.name, card.bandset(), card.statistics, bands, statistics, rules)
+            self.views += plans
+            if plans:
+                encoders.append(encoder)
+                self.cards.append(card)
+            else:
+                self.skipped.append(Skipped(card.name, reason))
+        reasons = [f"{s.specialist}: {s.reason}" for s in self.skipped]
+        if on_skip == "raise" and reasons:
+            raise AdaptationError("these specialists cannot read the input:\n  " + "\n  ".join(reasons))
+        require_readable(self.views, reasons)
+        self.encoders = nn.ModuleList(encoders)
+        self._encoder_of = [[c.name for c in self.cards].index(v.specialist) for v in self.views]
+        with seeded(seed):
+            self.fusion: Fusion = make_fusion(fusion, len(self.views), normalise)
+        self.register_buffer("gates", torch.ones(len(self.views)), persistent=False)
+        self.fusion_trained = False
+
+    @property
+    def out_channels(self) -> list[int]:
+        """Channels per level, fine to coarse."""
+        return self.fusion.out_channels
+
+    def forward(self, x: Tensor) -> Pyramid:
+        """Fused features of ``x`` ``(b, len(bands), h, w)``: four levels at strides 4/8/16/32.
+
+        Raises:
+            BandError: ``x`` has another number of channels than `bands`, is not floating point, or has sides that are
+                no multiple of 32.
+        """
+        return self.fuse(self.encode(x))
+
+    def encode(self, x: Tensor) -> list[Pyramid]:
+        """One pyramid per view, before normalisation, gates and fusion. Frozen: equal input, equal output."""
+        self._check(x)
+        with torch.no_grad():
+            return [self.encoders[e](adapt(x, plan)) for e, plan in zip(self._encoder_of, self.views, strict=True)]
+
+    def fuse(self, pyramids: Sequence[Pyramid]) -> Pyramid:
+        """The trainable half of `forward`, for features that were computed before."""
+        fused: Pyramid = self.fusion(pyramids, self.gates)
+        return fused
+
+    def ablate(self, names: Iterable[str]) -> None:
+        """Switch off the specialists or views called ``names``, exactly at the fusion; ``ablate([])`` restores all."""
+        off = self._views_of(names)
+        self.gates = torch.tensor([0.0 if v in off else 1.0 for v in range(len(self.views))]).to(self.gates)
+
+    def pruned(self, keep: Iterable[str]) -> Ensemble:
+        """A smaller ensemble of the specialists or views ``keep``: equal output to ablating all others, no trace of them."""
+        kept = sorted(self._views_of(keep))
+        if not kept:
+            raise AdaptationError("pruning must keep at least one view")
+        new = object.__new__(Ensemble)
+        nn.Module.__init__(new)
+        new.bands, new.statistics, new.rules = self.bands, self.statistics, self.rules
+        new.views, new.skipped = [self.views[v] for v in kept], list(self.skipped)
+        used = sorted({self._encoder_of[v] for v in kept})
+        new.cards, new.encoders = [self.cards[e] for e in used], nn.ModuleList(self.encoders[e] for e in used)
+        new._encoder_of = [used.index(self._encoder_of[v]) for v in kept]
+        new.fusion, new.fusion_trained = self.fusion.narrowed(kept), self.fusion_trained
+        new.register_buffer("gates", torch.ones(len(kept)), persistent=False)
+        return new
+
+    def _views_of(self, names: Iterable[str]) -> set[int]:
+        names = list(names)
+        valid = {v.specialist for v in self.views} | {v.name for v in self.views}
+        if unknown := [n for n in names if n not in valid]:
+            raise ZooError(f"no active specialist or view {', '.join(map(repr, unknown))}; {known(valid)}")
+        return {i for i, v in enumerate(self.views) if v.specialist in names or v.name in names}
+
+    def _check(self, x: Tensor) -> None:
+        if x.ndim != 4 or x.shape[1] != len(self.bands):
+            raise BandError(f"expected (batch, {len(self.bands)}, h, w) for {self.bands}; got {tuple(x.shape)}")
+        if not x.is_floating_point():
+            raise BandError(f"expected floating point values in the declared units, got {x.dtype}; call x.float()")
+        h, w = x.shape[-2:]
+        if h % MIN_SIZE or w % MIN_SIZE or not h or not w:
+            up = tuple(max(1, -(-s // MIN_SIZE)) * MIN_SIZE for s in (h, w))
+            raise BandError(
+                f"image size ({h}, {w}) is no multiple of {MIN_SIZE}; pad it to {up} (eosfm.tasks.model.pad)"
+            )

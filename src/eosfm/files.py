@@ -1,0 +1,96 @@
+"""Writes that are whole or absent, and hashes. Temporary files lie in the target's own folder, so that replacing is atomic."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from eosfm.contracts import EosfmError
+
+
+class OutputError(EosfmError):
+    """An output that exists already, or a place that cannot be written."""
+
+
+def sha256_file(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def sha256_bytes(data: bytes) -> str:
+    """Hex SHA-256 of ``data``."""
+    return hashlib.sha256(data).hexdigest()
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """A temporary path that becomes ``path`` when the block ends well and vanishes when it does not.
+
+    Raises:
+        OutputError: the folder cannot be written, or the disk is full; ``path`` is then as it was.
+    """
+    tmp = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield tmp
+        with tmp.open("rb+") as f:
+            os.fsync(f.fileno())
+        tmp.replace(path)
+        _sync_folder(path.parent)
+    except OSError as e:
+        raise OutputError(f"cannot write {path}: {e.strerror or e}") from e
+    finally:
+        tmp.unlink(missing_ok=True) if path.parent.is_dir() else None
+
+
+@contextmanager
+def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """A temporary folder that becomes ``path`` when the block ends well and vanishes when it does not.
+
+    Raises:
+        OutputError: ``path`` exists and ``overwrite`` is false, or the place cannot be written.
+    """
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path} exists already; choose another name or allow overwriting (--overwrite)")
+    tmp = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    old = path.with_name(f".{path.name}.{secrets.token_hex(4)}.old")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tmp.mkdir()
+        yield tmp
+        for file in tmp.iterdir():
+            with file.open("rb+") as f:
+                os.fsync(f.fileno())
+        if path.exists():
+            path.replace(old)
+        tmp.replace(path)
+        _sync_folder(path.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as e:
+        if old.exists() and not path.exists():
+            old.replace(path)
+        raise OutputError(f"cannot write {path}: {e.strerror or e}") from e
+    finally:
+        shutil.rmtree(tmp, ignore_errors=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """``value`` as readable JSON, atomically."""
+    with atomic_file(path) as tmp:
+        tmp.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,1 @@
+"""Fusion: many pyramids in, one pyramid out. Knows nothing of bands."""

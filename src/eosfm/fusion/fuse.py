@@ -1,0 +1,176 @@
+"""Fusion of the views' pyramids, level by level (paper 3.1): a 1x1 convolution by default.
+
+    normalise each view (optional, affine-free) -> multiply by its gate -> combine
+
+The gate comes after the normalisation, so a gate of 0 is exactly 0 at the fusion: with the gate first, a normalised zero
+map would become ``-mean/std`` and the ablated view would still speak.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from eosfm.contracts import PYRAMID_CHANNELS, ConfigError, Pyramid, known
+
+Normalise = Literal["none", "layer", "batch"]
+
+
+class ChannelLayerNorm(nn.Module):
+    """Affine-free layer norm over the channels of ``(b, c, h, w)``, at each pixel."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Zero mean and unit variance over ``c``."""
+        mean = x.mean(1, keepdim=True)
+        return (x - mean) * torch.rsqrt((x - mean).square().mean(1, keepdim=True) + 1e-6)
+
+
+def _norm(kind: Normalise, channels: int) -> nn.Module:
+    if kind == "none":
+        return nn.Identity()
+    if kind == "layer":
+        return ChannelLayerNorm()
+    if kind == "batch":
+        return nn.BatchNorm2d(channels, affine=False)
+    raise ConfigError(f"unknown normalisation {kind!r}; known: none, layer, batch")
+
+
+class Fusion(nn.Module):
+    """What all fusions share: a norm per view and level, then gates. Subclasses combine."""
+
+    name: str
+
+    def __init__(self, views: int, normalise: Normalise = "none") -> None:
+        super().__init__()
+        if views < 1:
+            raise ConfigError("a fusion needs at least one view")
+        self.views, self.normalise = views, normalise
+        self.norms = nn.ModuleList(nn.ModuleList(_norm(normalise, c) for c in PYRAMID_CHANNELS) for _ in range(views))
+
+    @property
+    def out_channels(self) -> list[int]:
+        """Channels per level of the fused pyramid."""
+        return list(PYRAMID_CHANNELS)
+
+    def forward(self, pyramids: Sequence[Pyramid], gates: Tensor) -> Pyramid:
+        """Fuse ``views`` pyramids; ``gates`` ``(views,)`` scale each view after its normalisation."""
+        levels = range(len(PYRAMID_CHANNELS))
+        return [self.combine(i, [n[i](p[i]) for n, p in zip(self.norms, pyramids, strict=True)], gates) for i in levels]  # type: ignore[index]
+
+    def combine(self, level: int, maps: list[Tensor], gates: Tensor) -> Tensor:
+        """One fused map from the ungated ``maps`` of one level."""
+        raise NotImplementedError
+
+    def narrowed(self, keep: Sequence[int]) -> Fusion:
+        """A fusion of the views ``keep`` only, equal to this one with the gates of all others at 0."""
+        new = type(self)(len(keep), self.normalise)
+        new.norms = nn.ModuleList(self.norms[v] for v in keep)
+        return new
+
+
+class Conv1x1(Fusion):
+    """A linear 1x1 convolution per level to one encoder's width: ``sum(views) * c * c + c`` parameters (paper 3.1)."""
+
+    name = "conv1x1"
+
+    def __init__(self, views: int, normalise: Normalise = "none") -> None:
+        super().__init__(views, normalise)
+        self.convs = nn.ModuleList(nn.Conv2d(views * c, c, 1) for c in PYRAMID_CHANNELS)
+
+    def combine(self, level: int, maps: list[Tensor], gates: Tensor) -> Tensor:
+        """Linear in every view."""
+        out: Tensor = self.convs[level](_gated_concat(maps, gates))
+        return out
+
+    def narrowed(self, keep: Sequence[int]) -> Fusion:
+        """See `Fusion.narrowed`: the columns of the other views are cut out."""
+        new = super().narrowed(keep)
+        assert isinstance(new, Conv1x1)
+        for ours, theirs, c in zip(self.convs, new.convs, PYRAMID_CHANNELS, strict=True):
+            _copy_columns(ours, theirs, keep, c)
+        return new
+
+
+class MLP(Fusion):
+    """Two 1x1 convolutions with a GELU between them, per level."""
+
+    name = "mlp"
+
+    def __init__(self, views: int, normalise: Normalise = "none") -> None:
+        super().__init__(views, normalise)
+        self.mlps = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(views * c, c, 1), nn.GELU(), nn.Conv2d(c, c, 1)) for c in PYRAMID_CHANNELS
+        )
+
+    def combine(self, level: int, maps: list[Tensor], gates: Tensor) -> Tensor:
+        """Nonlinear in the gated concatenation."""
+        out: Tensor = self.mlps[level](_gated_concat(maps, gates))
+        return out
+
+    def narrowed(self, keep: Sequence[int]) -> Fusion:
+        """See `Fusion.narrowed`."""
+        new = super().narrowed(keep)
+        assert isinstance(new, MLP)
+        for ours, theirs, c in zip(self.mlps, new.mlps, PYRAMID_CHANNELS, strict=True):
+            _copy_columns(ours[0], theirs[0], keep, c)  # type: ignore[index]
+            theirs[2].load_state_dict(ours[2].state_dict())  # type: ignore[index]
+        return new
+
+
+class Concat(Fusion):
+    """All views side by side: nothing to train, ``views`` times as many channels."""
+
+    name = "concat"
+
+    @property
+    def out_channels(self) -> list[int]:
+        """``views`` times one encoder's channels."""
+        return [self.views * c for c in PYRAMID_CHANNELS]
+
+    def combine(self, level: int, maps: list[Tensor], gates: Tensor) -> Tensor:  # noqa: ARG002
+        """Gated concatenation."""
+        return _gated_concat(maps, gates)
+
+
+class Sum(Fusion):
+    """The gated sum of the views: nothing to train."""
+
+    name = "sum"
+
+    def combine(self, level: int, maps: list[Tensor], gates: Tensor) -> Tensor:  # noqa: ARG002
+        """Sum over views."""
+        return torch.stack([m * g for m, g in zip(maps, gates, strict=True)]).sum(0)
+
+
+class Product(Fusion):
+    """The elementwise product of the views; a gate of 0 makes a view the factor 1, its neutral element."""
+
+    name = "product"
+
+    def combine(self, level: int, maps: list[Tensor], gates: Tensor) -> Tensor:  # noqa: ARG002
+        """Product over views of ``1 + gate * (map - 1)``."""
+        return torch.stack([1 + g * (m - 1) for m, g in zip(maps, gates, strict=True)]).prod(0)
+
+
+FUSIONS: dict[str, type[Fusion]] = {f.name: f for f in (Conv1x1, MLP, Concat, Sum, Product)}
+
+
+def make_fusion(name: str, views: int, normalise: Normalise = "none") -> Fusion:
+    """The fusion called ``name``; unknown names list the known ones."""
+    if name not in FUSIONS:
+        raise ConfigError(f"unknown fusion {name!r}; {known(FUSIONS)}")
+    return FUSIONS[name](views, normalise)
+
+
+def _gated_concat(maps: list[Tensor], gates: Tensor) -> Tensor:
+    return torch.cat([m * g for m, g in zip(maps, gates, strict=True)], dim=1)
+
+
+def _copy_columns(source: nn.Module, target: nn.Module, keep: Sequence[int], channels: int) -> None:
+    columns = torch.cat([torch.arange(v * channels, (v + 1) * channels) for v in keep])
+    with torch.no_grad():
+        target.weight.copy_(source.weight[:, columns])  # type: ignore[operator, index]
+        target.bias.copy_(source.bias)  # type: ignore[operator, arg-type]

@@ -1,0 +1,158 @@
+"""SpecialistCard: everything one needs to know to use, trust and share a specialist. Stored as ``card.json``."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+from eosfm.bands import Band, BandSet
+from eosfm.config import read_json, read_record, record
+from eosfm.contracts import CardError, EosfmError
+from eosfm.statistics import BandStatistics
+
+SCHEMA_VERSION: Literal[1] = 1
+_NAME = re.compile(r"[a-z0-9][a-z0-9._+-]{0,79}")
+
+
+@record
+class CardBand:
+    """One channel the specialist reads."""
+
+    sensor: str
+    name: str
+    unit: str
+
+
+@record
+class TaskInfo:
+    """What the specialist was trained to do; its head is not kept, its classes are."""
+
+    kind: Literal["segmentation", "classification", "multilabel", "regression", "masked-autoencoder", "none"]
+    classes: tuple[str, ...] = ()
+    description: str = ""
+
+
+@record
+class DataInfo:
+    """What it was trained on and how that was split."""
+
+    name: str
+    licence: str
+    source: str = ""
+    images: int = 0
+    split: str = ""
+    sha256: str = ""
+    """hash of the training data as read (file names and bytes, or the arrays), "" where unknown"""
+
+
+@record
+class Metric:
+    """A score with its 95 % interval, the split it was measured on and the number of samples."""
+
+    name: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+    split: str
+    samples: int
+    seed: int
+
+
+@record
+class TrainingInfo:
+    """How it was trained, and what that cost."""
+
+    initialisation: str = "random"
+    epochs: int = 0
+    seed: int = 0
+    seconds: float = 0.0
+    energy_kwh: float | None = None
+    co2_kg: float | None = None
+    hardware: str = ""
+
+
+@record
+class WeightsInfo:
+    """The tensor file beside the card."""
+
+    sha256: str
+    bytes: int
+    parameters: int
+    file: Literal["model.safetensors"] = "model.safetensors"
+
+
+@record
+class SpecialistCard:
+    """A specialist's identity: bands in order, unit, statistics, architecture, task, data, cost, licence and hash.
+
+    Raises:
+        CardError: on construction, for a name that is not safe as a folder name, an unknown band or unit, or statistics
+            that do not fit the bands.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    name: str
+    description: str = ""
+    architecture: Literal["convnextv2_atto"] = "convnextv2_atto"
+    bands: tuple[CardBand, ...]
+    statistics: BandStatistics
+    chip_size: int
+    """pixels; GRN makes features depend on the size of the chip, so it belongs to the specialist"""
+    task: TaskInfo
+    data: DataInfo
+    metrics: tuple[Metric, ...] = ()
+    training: TrainingInfo
+    licence: str
+    weights: WeightsInfo
+    eosfm_version: str
+    created: str
+    """ISO 8601 date and time, UTC"""
+
+    def __post_init__(self) -> None:
+        require_safe_name(self.name)
+        self.statistics.require_channels(len(self.bands), f"specialist {self.name}")
+        self.bandset()
+        if self.chip_size < 32 or self.chip_size % 32:
+            raise CardError(
+                f"specialist {self.name}: chip size {self.chip_size}; expected a multiple of 32, 32 or more"
+            )
+
+    def bandset(self) -> BandSet:
+        """The channels the encoder reads, in order (repeats are allowed: the paper's SAR specialists read VV, VH, VH)."""
+        try:
+            return BandSet(tuple(Band.of(b.sensor, b.name, b.unit) for b in self.bands))
+        except EosfmError as e:
+            raise CardError(f"specialist {self.name}: {e}") from None
+
+    @property
+    def reference(self) -> str:
+        """``name@sha256[:12]``: what manifests and reports cite."""
+        return f"{self.name}@{self.weights.sha256[:12]}"
+
+
+def card_bands(bands: BandSet) -> tuple[CardBand, ...]:
+    """A band set as it is written on a card; ``SpecialistCard(bands=card_bands(b), ...).bandset() == b``."""
+    return tuple(CardBand(sensor=b.sensor, name=b.name, unit=str(b.unit)) for b in bands)
+
+
+def require_safe_name(name: str) -> str:
+    """``name`` if it can be a folder name inside a zoo and nothing else; `CardError` otherwise (``../x``, ``/etc``)."""
+    if not _NAME.fullmatch(name) or ".." in name:
+        raise CardError(
+            f"name {name[:80]!r}: expected 1-80 of a-z 0-9 . _ + - starting with a letter or digit, without '..'; "
+            f"for example {re.sub('[^a-z0-9]+', '-', name.lower()).strip('-')[:40] or 'eurosat-rgb'!r}"
+        )
+    return name
+
+
+def read_card(path: Path) -> SpecialistCard:
+    """The card at ``path``; any unknown field, wrong type, duplicate key or NaN is a `CardError` with its key path."""
+    data: Any = read_json(path, error=CardError)
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    if version != SCHEMA_VERSION:
+        raise CardError(
+            f"{path}: schema_version {version!r}; this eosfm reads version {SCHEMA_VERSION}. "
+            "Upgrade eosfm, or re-create the card with the eosfm that wrote it."
+        )
+    return read_record(SpecialistCard, data, str(path), error=CardError)

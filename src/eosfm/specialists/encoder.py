@@ -1,0 +1,83 @@
+"""The one architecture: timm's ConvNeXtV2-Atto as a frozen feature pyramid. The only module that imports timm."""
+
+from __future__ import annotations
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from eosfm.contracts import PYRAMID_CHANNELS, CardError, Pyramid
+from eosfm.seeding import seeded
+
+ARCHITECTURE = "convnextv2_atto"
+MIN_SIZE = 32
+"""Smallest side the deepest stage can see; sizes that are no multiple of it would lose their border."""
+
+
+class ConvNeXtV2Atto(nn.Module):
+    """ConvNeXtV2-Atto (Woo et al. 2023) without head, giving a `Pyramid`.
+
+    Its parameters are exactly those of ``timm.create_model("convnextv2_atto", features_only=True)``, under the same
+    names: 3,386,760 with three channels and 640 more for each further one.
+    """
+
+    def __init__(self, in_channels: int) -> None:
+        super().__init__()
+        self.body: nn.Module = timm.create_model(
+            ARCHITECTURE, pretrained=False, features_only=True, in_chans=in_channels
+        )
+        self.in_channels = in_channels
+
+    @property
+    def out_channels(self) -> list[int]:
+        return list(PYRAMID_CHANNELS)
+
+    def forward(self, x: Tensor) -> Pyramid:
+        """Features of ``x`` ``(b, in_channels, h, w)``, ``h`` and ``w`` multiples of 32, at strides 4/8/16/32."""
+        return list(self.body(x))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The weights under timm's feature-list names, on the CPU, ready to be stored."""
+        return {k: v.detach().cpu().contiguous() for k, v in self.body.state_dict().items()}
+
+    def load_tensors(self, tensors: dict[str, Tensor], whose: str) -> None:
+        """Copy ``tensors`` in; raises `CardError` naming every missing, extra or wrongly shaped one. Nothing half loads."""
+        own = self.body.state_dict()
+        stem = tensors.get("stem_0.weight")
+        if stem is not None and stem.ndim == 4 and stem.shape[1] != self.in_channels:
+            raise CardError(
+                f"{whose}: the card names {self.in_channels} bands but the weights' stem reads {stem.shape[1]} channels; "
+                "the card or the weights belong to another specialist"
+            )
+        problems = [f"missing {k}" for k in own.keys() - tensors.keys()]
+        problems += [f"extra {k}" for k in tensors.keys() - own.keys()]
+        problems += [
+            f"{k}: shape {tuple(tensors[k].shape)}, expected {tuple(v.shape)}"
+            for k, v in own.items()
+            if k in tensors and tensors[k].shape != v.shape
+        ]
+        problems += [f"{k}: contains NaN or Inf" for k, v in tensors.items() if not torch.isfinite(v).all()]
+        if problems:
+            shown = "; ".join(sorted(problems)[:4]) + (f" and {len(problems) - 4} more" if len(problems) > 4 else "")
+            raise CardError(f"{whose}: these are not {ARCHITECTURE} weights: {shown}")
+        self.body.load_state_dict(tensors, strict=True)
+
+
+class FrozenEncoder(ConvNeXtV2Atto):
+    """A specialist in use: no gradients, and `eval()` stays on whatever ``train()`` is called around it."""
+
+    def __init__(self, in_channels: int) -> None:
+        super().__init__(in_channels)
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> FrozenEncoder:  # noqa: ARG002
+        """Stay in evaluation mode: frozen means frozen. ``mode`` is ignored on purpose."""
+        super().train(False)
+        return self
+
+
+def untrained_encoder(in_channels: int, seed: int) -> ConvNeXtV2Atto:
+    """A randomly initialised encoder, reproducible by ``seed``, leaving the global random state as it was."""
+    with seeded(seed):
+        return ConvNeXtV2Atto(in_channels)

@@ -1,0 +1,90 @@
+"""A zoo is a folder of specialists: list them, resolve a name, verify them all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from eosfm.contracts import CardError, EosfmError, ZooError, known
+from eosfm.specialists.card import SpecialistCard, read_card
+
+
+@dataclass(frozen=True)
+class ZooEntry:
+    """One specialist of a zoo: where it lies and what its card says."""
+
+    folder: Path
+    card: SpecialistCard
+
+
+def list_zoo(zoo: Path) -> list[ZooEntry]:
+    """Every specialist in ``zoo``, by name. Reads cards only.
+
+    Raises:
+        ZooError: no such folder, a specialist whose folder is not its name, or one that lies outside the zoo.
+        CardError: a malformed card.
+    """
+    if not zoo.is_dir():
+        raise ZooError(
+            f"{zoo}: no such folder. A zoo is a folder of specialists; make one with `eosfm demo` or `eosfm train`."
+        )
+    entries = []
+    for folder in sorted(zoo.iterdir()):
+        if folder.name.startswith(".") or not (folder / "card.json").exists():
+            continue
+        if not folder.resolve().is_relative_to(zoo.resolve()) or (folder / "card.json").is_symlink():
+            raise ZooError(f"{folder}: leads outside the zoo; copy the specialist into it instead of linking it")
+        card = read_card(folder / "card.json")
+        if card.name != folder.name:
+            raise ZooError(
+                f"{folder}: its card says it is {card.name!r}; folder and name must agree (rename the folder)"
+            )
+        entries.append(ZooEntry(folder, card))
+    return entries
+
+
+def find(zoo: Path, names: Sequence[str] | None = None) -> list[ZooEntry]:
+    """The specialists called ``names`` in that order, or all of them.
+
+    Raises:
+        ZooError: an empty zoo, a name twice, or an unknown name (lists the known ones).
+    """
+    entries = list_zoo(zoo)
+    if not entries:
+        raise ZooError(f"{zoo}: no specialists here (no folder with a card.json)")
+    if names is None:
+        return entries
+    table = {e.card.name: e for e in entries}
+    unknown = [n for n in names if n not in table]
+    if unknown:
+        raise ZooError(f"no specialist {', '.join(map(repr, unknown))} in {zoo}; {known(table)}")
+    twice = {n for n in names if list(names).count(n) > 1}
+    if twice:
+        raise ZooError(f"specialist {', '.join(sorted(twice))} is named twice")
+    return [table[n] for n in names]
+
+
+def verify_zoo(zoo: Path, names: Sequence[str] | None = None) -> list[tuple[str, str]]:
+    """``(name, problem)`` for each specialist; the problem is empty where card, hash and tensors agree."""
+    from eosfm.specialists.store import load_specialist, verify_specialist  # torch and timm, only when needed
+
+    if not zoo.is_dir():
+        raise ZooError(f"{zoo}: no such folder")
+    folders = [f for f in sorted(zoo.iterdir()) if f.is_dir() and not f.name.startswith(".")]
+    if names is not None:
+        folders = [e.folder for e in find(zoo, names)]
+    out = []
+    for folder in folders:
+        problem = ""
+        try:
+            card = verify_specialist(folder, exact_files=True)
+            load_specialist(folder)
+            if card.name != folder.name:
+                raise CardError(f"its card says it is {card.name!r}")
+        except EosfmError as e:
+            problem = str(e)
+        out.append((folder.name, problem))
+    if not out:
+        raise ZooError(f"{zoo}: no specialists here (no folder with a card.json)")
+    return out

@@ -1,0 +1,46 @@
+"""Heads: from decoded maps or a pyramid to logits of a task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from eosfm.contracts import PYRAMID_STRIDES, Pyramid
+from eosfm.tasks.decoders import Norm, make_decoder
+
+
+class PixelHead(nn.Module):
+    """Decoder, 1x1 convolution, bilinear upsampling to the image: segmentation and pixel-wise regression."""
+
+    def __init__(
+        self, in_channels: Sequence[int], outputs: int, decoder: str = "upernet", channels: int = 512,
+        dropout: float = 0.1, norm: Norm = "group",
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.decoder = make_decoder(decoder, in_channels, channels, dropout, norm)
+        self.classify = nn.Conv2d(channels, outputs, 1)
+
+    def forward(self, pyramid: Pyramid) -> Tensor:
+        """Logits or values ``(b, outputs, h, w)`` at the image's resolution."""
+        out: Tensor = self.classify(self.decoder(pyramid))
+        return F.interpolate(out, scale_factor=PYRAMID_STRIDES[0], mode="bilinear", align_corners=False)
+
+
+class SceneHead(nn.Module):
+    """A linear layer on the mean of every level: scene classification, single or multi-label."""
+
+    def __init__(self, in_channels: Sequence[int], outputs: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        # Affine-free, so the head stays linear in the features up to their scale.
+        self.scale = nn.LayerNorm(sum(in_channels), elementwise_affine=False)
+        self.dropout = nn.Dropout(dropout)
+        self.classify = nn.Linear(sum(in_channels), outputs)
+
+    def forward(self, pyramid: Pyramid) -> Tensor:
+        """Logits ``(b, outputs)``."""
+        pooled = torch.cat([p.mean((-2, -1)) for p in pyramid], 1)
+        out: Tensor = self.classify(self.dropout(self.scale(pooled)))
+        return out

@@ -161,9 +161,11 @@ def from_manifest(
         raise AdaptationError(
             f"{folder}: made for {own}, asked for {bands}; reorder and convert the input to the former"
         )
+    chosen = own if own is not None else bands
+    assert chosen is not None
     ensemble = Ensemble(
         resolve(manifest, folder, zoo),
-        own or bands or BandSet(()),
+        chosen,
         statistics=manifest.statistics or statistics,
         rules=manifest.rules,
         fusion=manifest.fusion,

@@ -63,7 +63,7 @@ def read_record(cls: type[T], data: object, where: str, *, error: type[EosfmErro
 
 
 def to_plain(value: object) -> Any:
-    """Plain JSON types of a record: ``read_record(type(r), to_plain(r), "") == r``."""
+    """Turn a record into plain JSON types, which `read_record` turns back into an equal record."""
     return _adapter(type(value)).dump_python(value, mode="json")
 
 

@@ -21,7 +21,6 @@ from eosfm.data.fields import (
     blur,
     cells,
     edges_of,
-    grid,
     illumination,
     noise,
     per_id,
@@ -155,8 +154,9 @@ def make_world(
     )
 
     z, height, river = _terrain(seed, shape)
-    water = river | (z < rng.normal(-1.5, 0.5)) | (noise(stream(seed, "ponds"), shape, 9, 1.5) < -3.1)
-    cover, near = _allot(seed, shape, c, z, water)
+    water = river | (z < rng.normal(-1.9, 0.5)) | (noise(stream(seed, "ponds"), shape, 9, 1.5) < -3.1)
+    parcels = _parcels(seed, shape, c)
+    cover, near = _allot(seed, shape, c, z, water, parcels.ids)
     moisture = _moisture(seed, c, cover, near)
     density, town = _town(seed, shape, z, cover)
     cover[town] = Cover.URBAN
@@ -164,7 +164,7 @@ def make_world(
         snow = z + 0.5 * noise(stream(seed, "snow"), shape, 30, 0.7) > rng.normal(0.7, 0.5)
         cover[snow & (cover != Cover.WATER) & ~town] = Cover.SNOW
 
-    ground = _Ground(seed, c, green, cover, moisture, density)
+    ground = _Ground(seed, c, green, cover, moisture, density, parcels)
     ground.paint()
     severity = _fire(seed, shape, ground) if burns else np.zeros(shape, np.float32)
     cloud, shadow = _sky(seed, shape, conditions) if clouds else (np.zeros(shape, np.float32),) * 2
@@ -190,7 +190,7 @@ def make_world(
 def _terrain(seed: int, shape: Shape) -> tuple[Field, Field, Mask]:
     """Standardised relief, height in metres, and the pixels of rivers."""
     rng = stream(seed, "terrain")
-    z = 0.9 * noise(rng, shape, 110, 1.5) + 0.35 * noise(rng, shape, 30, 0.8)
+    z = 0.9 * noise(rng, shape, 110, 1.5) + 0.3 * noise(rng, shape, 30, 1.4)
     relief = float(np.exp(rng.uniform(np.log(4.0), np.log(110.0))))  # from plains to mountains
     river = np.zeros(shape, np.bool_)
     for _ in range(int(rng.binomial(1 + max(shape) // 250, 0.65))):
@@ -204,20 +204,54 @@ def _terrain(seed: int, shape: Shape) -> tuple[Field, Field, Mask]:
     return z.astype(np.float32), height.astype(np.float32), river
 
 
-def _allot(seed: int, shape: Shape, c: Climate, z: Field, water: Mask) -> tuple[NDArray[np.int64], Field]:
+@dataclass(frozen=True)
+class _Parcels:
+    """How the farmland is divided, drawn everywhere and used where crops grow."""
+
+    ids: NDArray[np.int64]
+    gap: Mask
+    """left out between irrigated circles"""
+
+
+def _parcels(seed: int, shape: Shape, c: Climate) -> _Parcels:
+    rng = stream(seed, "parcels")
+    bend = 3.0 * noise(rng, shape, 60, 2.0)
+    width = rng.uniform(7, 13)
+    angle = rng.uniform(0, math.pi)
+    ids = strips(rng, shape, angle, width, rng.uniform(1.5, 4) * width, bend)
+    zone = noise(rng, shape, 80, 1.5) > rng.normal(0.4, 0.8)
+    gap = np.zeros(shape, np.bool_)
+    if rng.random() < 0.5 and c.moisture < 0.4:  # centre-pivot irrigation
+        other, radius = cells(rng, shape, 20.0, 0.0)
+        gap = zone & (radius > 9.3)
+    elif rng.random() < 0.5:
+        other, _ = cells(rng, shape, rng.uniform(12, 18))
+    else:
+        other = strips(rng, shape, angle + rng.uniform(0.5, 2.5), width, 1.6 * width, bend)
+    return _Parcels(np.where(zone, other + 100_000_007, ids), gap)
+
+
+def _allot(
+    seed: int, shape: Shape, c: Climate, z: Field, water: Mask, parcels: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], Field]:
     """Cover of each pixel before towns and snow, and closeness to water (0-1)."""
     rng = stream(seed, "cover")
     scores = np.stack(
         [
-            c.forest + 0.45 * z + noise(rng, shape, 45, 0.6),
-            c.grassland + 0.1 * z + noise(rng, shape, 45, 0.8),
+            c.forest + 0.45 * z + noise(rng, shape, 45, 0.9),
+            c.grassland + 0.1 * z + noise(rng, shape, 45, 1.0),
             c.cropland - 0.5 * z + noise(rng, shape, 90, 1.5),
-            c.soil + 0.2 * z + noise(rng, shape, 40, 0.7),
+            c.soil + 0.2 * z + noise(rng, shape, 40, 0.9),
         ]
     )
+    # A parcel is farmed whole or not at all, so that fields keep straight edges.
+    _, parcel = np.unique(parcels, return_inverse=True)
+    parcel = parcel.reshape(shape)
+    mean = np.bincount(parcel.ravel(), scores[2].ravel()) / np.bincount(parcel.ravel())
+    scores[2] = mean[parcel]
     cover = scores.argmax(axis=0) + int(Cover.FOREST)  # the four scores are in the order of Cover
     near = np.clip(3 * blur(water.astype(np.float32), 5.0), 0, 1)
-    wetland = near + 0.3 * noise(rng, shape, 14, 0.9) - 0.25 * z > rng.uniform(0.45, 1.6) - c.moisture
+    wetland = near + 0.45 * noise(rng, shape, 25, 0.9) - 0.25 * z > rng.uniform(0.5, 1.6) - c.moisture
     cover[wetland & (near > 0.1)] = Cover.WETLAND
     cover[water] = Cover.WATER
     return cover.astype(np.int64), near
@@ -233,10 +267,9 @@ def _moisture(seed: int, c: Climate, cover: NDArray[np.int64], near: Field) -> F
 def _town(seed: int, shape: Shape, z: Field, cover: NDArray[np.int64]) -> tuple[Field, Mask]:
     """Built-up density, 0 outside towns, and the pixels that belong to a town."""
     rng = stream(seed, "town")
-    pull = noise(rng, shape, 55, 1.2) - 0.35 * z + 0.15 * noise(rng, shape, 8, 0.7)
-    density = smoothstep(pull.astype(np.float32), 0.0, 1.1) if rng.random() < 0.75 else np.zeros(shape, np.float32)
-    shift = rng.normal(0.75, 0.4)
-    density = smoothstep((pull - shift).astype(np.float32), -0.1, 1.3) * (density > 0)
+    pull = noise(rng, shape, 55, 1.0) - 0.3 * z + 0.12 * noise(rng, shape, 8, 0.7)
+    level = rng.normal(1.35, 0.35) + 9.0 * (rng.random() > 0.75)  # a quarter of the worlds has no town
+    density = smoothstep((pull - level).astype(np.float32), -0.1, 1.2)
     town = (density > 0.02) & (cover != Cover.WATER)
     return np.where(town, density, 0).astype(np.float32), town
 
@@ -245,9 +278,17 @@ class _Ground:
     """Materials and textures while they are being painted, cover by cover."""
 
     def __init__(
-        self, seed: int, c: Climate, green: float, cover: NDArray[np.int64], moisture: Field, density: Field
+        self,
+        seed: int,
+        c: Climate,
+        green: float,
+        cover: NDArray[np.int64],
+        moisture: Field,
+        density: Field,
+        parcels: _Parcels,
     ) -> None:
         self.seed, self.climate, self.green, self.cover, self.density = seed, c, green, cover, density
+        self.parcels = parcels
         self.shape: Shape = (cover.shape[0], cover.shape[1])
         self.material = np.zeros((len(MATERIALS), *self.shape), np.float32)
         self.moisture = moisture
@@ -319,18 +360,7 @@ class _Ground:
         rng, crop = stream(self.seed, "crops"), self.cover == Cover.CROPLAND
         if not crop.any():
             return
-        bend = 3.0 * noise(rng, self.shape, 60, 2.0)
-        width = rng.uniform(7, 13)
-        long = strips(rng, self.shape, rng.uniform(0, math.pi), width, rng.uniform(1.5, 4) * width, bend)
-        gap = np.zeros(self.shape, np.bool_)
-        if rng.random() < 0.35 and self.climate.moisture < 0.4:  # centre-pivot irrigation
-            other, radius = cells(rng, self.shape, 20.0, 0.0)
-            gap = radius > 9.3
-        else:
-            other, _ = cells(rng, self.shape, rng.uniform(12, 18))
-        zone = noise(rng, self.shape, 70, 1.5) > rng.normal(0.5, 0.7)
-        ids = np.where(zone, other + 1_000_003, long)
-        gap &= zone
+        ids, gap = self.parcels.ids, self.parcels.gap
         stage, state, tone, wet, rough = (per_id(rng, ids) for _ in range(5))
         growing = stage < 0.15 + 0.6 * self.green
         v = np.where(growing, 0.35 + 0.6 * np.sqrt(state), 0.09 * state) + 0.04 * self.fine
@@ -341,7 +371,7 @@ class _Ground:
         self.put(crop, (1 - v) * (1 - stubble), self.soil)
         self.brightness += crop * (0.24 * (tone - 0.5) - 0.03 * self.coarse)
         self.moisture += crop * ~gap * (0.6 * (wet - 0.4) * np.where(growing, 0.7, 1.0))
-        self.roughness += crop * 3.5 * (rough - 0.5)
+        self.roughness += crop * 4.5 * (rough - 0.5)
 
         edge = edges_of(ids) & crop
         self.parcel[crop & ~gap] = 1
@@ -395,25 +425,23 @@ class _Ground:
 def _fire(seed: int, shape: Shape, ground: _Ground) -> Field:
     """Burn what grows; returns severity and leaves char, ash and bare soil in the ground's materials."""
     rng = stream(seed, "fire")
-    y, x = grid(shape)
-    age = float(rng.beta(1.3, 1.8))  # 0 days after, 1 a season later: washed out and greening again
+    age = float(rng.beta(1.2, 2.6))  # 0 days after, 1 a season later: washed out and greening again
     front = noise(rng, shape, 55, 1.0) + 0.25 * noise(rng, shape, 10, 0.6) + 0.25 * ground.coarse
-    level = rng.normal(0.75, 0.5)
-    core = smoothstep(front.astype(np.float32), level, level + 0.7)
-    patch = smoothstep(noise(rng, shape, 12, 0.7) + 1.2 + 2.0 * (core - 0.5), -0.3, 1.6)  # green islands stay inside
+    level = rng.normal(0.3, 0.5)
+    core = smoothstep(front.astype(np.float32), level, level + 0.45)
+    patch = smoothstep(noise(rng, shape, 12, 0.7) + 1.6 + 1.5 * core, -0.2, 1.6)  # green islands stay inside
     fuel = np.zeros(len(Cover), np.float32)
     fuel[[Cover.FOREST, Cover.GRASSLAND, Cover.CROPLAND, Cover.SOIL]] = 1.0, 0.9, 0.0, 0.25
     burning = fuel[ground.cover]
     if rng.random() < 0.5:  # stubble fires stop at the edge of the field
         burning = burning + 0.8 * ((ground.cover == Cover.CROPLAND) & (ground.parcel == 1))
-    del y, x
     severity = (core > 0) * np.sqrt(core) * patch * burning
     severity = np.where(severity > 0.12, np.clip(severity, 0, 1), 0).astype(np.float32)
 
-    consumed = severity * (0.95 - 0.25 * age)
+    consumed = severity * (0.97 - 0.25 * age)
     burnt = severity > 0
     ground.clear(burnt, 1 - consumed)
-    char = np.clip(0.85 - 0.6 * age + 0.1 * ground.fine, 0.1, 1)
+    char = np.clip(0.97 - 0.5 * age + 0.06 * ground.fine, 0.1, 1)
     ground.put(burnt, consumed * char, {"char": 0.85, "ash": 0.15})
     ground.put(burnt, consumed * (1 - char) * (1 - 0.35 * age), ground.soil)
     ground.put(burnt, consumed * (1 - char) * 0.35 * age, {"green": ground.green, "straw": 1 - ground.green})
@@ -426,7 +454,7 @@ def _sky(seed: int, shape: Shape, conditions: Conditions) -> tuple[Field, Field]
     """Opacity of the clouds and darkness of their shadows, which fall away from the sun."""
     rng = stream(seed, "sky")
     shape_noise = noise(rng, shape, 38, 0.8) + 0.2 * noise(rng, shape, 6, 0.6)
-    level = rng.normal(1.1, 0.6)
+    level = rng.normal(1.3, 0.6)
     cumulus = smoothstep(shape_noise.astype(np.float32), level, level + 0.7)
     veil = 0.35 * smoothstep(noise(rng, shape, 80, 1.0), float(rng.normal(1.0, 0.8)), 2.8)
     reach = rng.uniform(8, 20) / math.tan(conditions.sun_elevation)

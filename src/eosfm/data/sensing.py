@@ -6,8 +6,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from eosfm.bands import Band, BandSet, Modality
@@ -15,6 +13,7 @@ from eosfm.data.fields import Field, blur, stream
 from eosfm.data.landscape import PIXEL_M, World
 from eosfm.data.spectra import (
     GREEN,
+    MATERIALS,
     RADAR,
     WATER_VAPOUR,
     WETTABLE,
@@ -25,7 +24,6 @@ from eosfm.data.spectra import (
     skylight_at,
     wetting_at,
 )
-from eosfm.data.spectra import MATERIALS as _MATERIALS
 from eosfm.units import MIN_LINEAR_POWER, Unit, affine
 
 LOOKS: dict[str, float] = {"sentinel-1": 4.4, "sar-x": 3.0, "sar": 4.0}
@@ -58,7 +56,7 @@ def observe(world: World, bands: BandSet, seed: int = 0) -> Field:
 def _optical(world: World, band: Band, seed: int) -> Field:
     nm = PICTURE_NM[band.common] if band.wavelength_nm is None else band.wavelength_nm
     spectrum, light = reflectance_at(nm), world.light
-    wettable = np.array([m in WETTABLE for m in _MATERIALS], dtype=np.float32)
+    wettable = np.array([m in WETTABLE for m in MATERIALS], dtype=np.float32)
     dry = np.tensordot(spectrum, world.material, 1)
     soaked = np.tensordot(spectrum * wettable, world.material, 1) * world.moisture
     rho = (dry - wetting_at(nm) * soaked) * world.brightness
@@ -136,5 +134,3 @@ def _elevation(world: World, band: Band, seed: int) -> Field:
 
 _OBSERVERS = {Modality.OPTICAL: _optical, Modality.SAR: _radar, Modality.ELEVATION: _elevation}
 """modality -> what a band of it sees of a world, ``(h, w)``"""
-
-SUN_AT_ZENITH = math.pi / 2

@@ -28,7 +28,8 @@ class CardBand:
 class TaskInfo:
     """What the specialist was trained to do; its head is not kept, its classes are."""
 
-    kind: Literal["segmentation", "classification", "multilabel", "regression", "masked-autoencoder", "none"]
+    kind: str
+    """one of `eosfm.tasks.kinds.KINDS`, "masked-autoencoder", or "none" (never trained)"""
     classes: tuple[str, ...] = ()
     description: str = ""
 

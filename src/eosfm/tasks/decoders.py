@@ -106,7 +106,8 @@ class LinearDecoder(nn.Module):
         finest, *rest = [p(level) for p, level in zip(self.projections, pyramid, strict=True)]
         for m in rest:
             finest = finest + _resize(m, finest)
-        return finest
+        out: Tensor = finest
+        return out
 
 
 def _upernet(in_channels: Sequence[int], channels: int, dropout: float, norm: Norm) -> nn.Module:

@@ -23,7 +23,7 @@ from torchmetrics.classification import (
 )
 from torchmetrics.regression import MeanAbsoluteError, MeanSquaredError, R2Score
 
-from eosfm.contracts import ConfigError, DataError, known
+from eosfm.contracts import ConfigError, known
 from eosfm.tasks.kinds import IGNORE, KINDS
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -134,28 +134,3 @@ def update_metrics(metrics: MetricCollection, kind: str, z: Tensor, y: Tensor) -
         metrics.update(z.sigmoid(), y.long())
     else:
         metrics.update(z.argmax(1), y)
-
-
-def probabilities(kind: str, z: Tensor) -> Tensor:
-    """Class probabilities, or the values themselves for regression; the shape of ``z``."""
-    if kind == "multilabel":
-        return z.sigmoid()
-    return z if kind == "regression" else z.softmax(1)
-
-
-def require_labels(kind: str, y: Tensor, classes: int, where: str) -> None:
-    """`DataError` for labels outside ``0..classes-1`` (255 is ignore in segmentation), naming the values and ``where``."""
-    if kind == "regression":
-        return
-    if y.is_floating_point() and kind != "multilabel":
-        raise DataError(f"{where}: labels are {y.dtype}; expected integers 0 to {classes - 1}")
-    top = 1 if kind == "multilabel" else classes - 1
-    values = y.unique()
-    legal = (values >= 0) & (values <= top)
-    if kind == "segmentation":
-        legal |= values == IGNORE
-    if not bool(legal.all()):
-        bad = ", ".join(str(v) for v in values[~legal].tolist()[:5])
-        raise DataError(
-            f"{where}: label values {bad} are outside the {classes} classes 0 to {top} ({IGNORE} is ignored)"
-        )

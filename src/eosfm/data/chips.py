@@ -1,0 +1,149 @@
+"""Chips: images of one size with their labels, and always with their bands. What training and evaluation read."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from eosfm.bands import BandSet
+from eosfm.contracts import DataError
+from eosfm.data.labels import require_labels
+from eosfm.seeding import purpose_seed
+from eosfm.statistics import BandStatistics, band_statistics
+from eosfm.tasks.kinds import KINDS
+
+
+@dataclass(frozen=True)
+class Chips:
+    """A data set in memory.
+
+    Raises:
+        DataError: empty, sizes that disagree, labels outside the classes, or an unknown kind.
+    """
+
+    images: Tensor
+    """``(n, c, h, w)`` in the units of ``bands``, any numeric type; NaN where nodata"""
+    labels: Tensor
+    """see `eosfm.tasks.objectives`"""
+    bands: BandSet
+    kind: str
+    classes: tuple[str, ...]
+    name: str
+    licence: str = "unknown"
+    source: str = ""
+    ids: tuple[str, ...] = field(default=())
+    """one per chip; no id may occur in two splits"""
+
+    def __post_init__(self) -> None:
+        n = len(self.images)
+        if n == 0:
+            raise DataError(f"{self.name}: no chips; check the folder, the split and the file endings")
+        if self.kind not in KINDS:
+            raise DataError(f"{self.name}: unknown task kind {self.kind!r}; known: {', '.join(KINDS)}")
+        if self.images.ndim != 4 or self.images.shape[1] != len(self.bands):
+            raise DataError(
+                f"{self.name}: images {tuple(self.images.shape)}; expected (n, {len(self.bands)}, h, w) for {self.bands}"
+            )
+        if len(self.labels) != n:
+            raise DataError(f"{self.name}: {n} images but {len(self.labels)} labels")
+        per_pixel = self.kind in ("segmentation", "regression")
+        if per_pixel and self.labels.shape[-2:] != self.images.shape[-2:]:
+            raise DataError(
+                f"{self.name}: labels of {tuple(self.labels.shape[-2:])} pixels for images of {tuple(self.images.shape[-2:])}"
+            )
+        if not self.ids:
+            object.__setattr__(self, "ids", tuple(f"{self.name}/{i}" for i in range(n)))
+        require_labels(self.kind, self.labels, len(self.classes), self.name)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Float32 images and labels at ``indices``."""
+        i = torch.as_tensor(list(indices))
+        return self.images[i].float(), self.labels[i]
+
+    def subset(self, indices: Sequence[int], name: str | None = None) -> Chips:
+        """The chips at ``indices``, in that order."""
+        i = torch.as_tensor(list(indices), dtype=torch.long)
+        ids = tuple(self.ids[j] for j in i.tolist())
+        return replace(self, images=self.images[i], labels=self.labels[i], ids=ids, name=name or self.name)
+
+    def statistics(self) -> BandStatistics:
+        """Mean and std per band over valid pixels, in the declared units."""
+        return band_statistics(self.images[i : i + 256] for i in range(0, len(self), 256))
+
+    def sha256(self) -> str:
+        """Hash of pixels, labels, bands and classes: two runs with equal hashes saw equal data."""
+        h = hashlib.sha256(f"{self.bands}|{self.kind}|{self.classes}".encode())
+        for t in (self.images, self.labels):
+            h.update(f"{t.dtype}{tuple(t.shape)}".encode())
+            h.update(np.ascontiguousarray(t.numpy()).data)
+        return h.hexdigest()
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Training, validation and test data that share bands and classes and no chip.
+
+    Raises:
+        DataError: a chip in two splits, or splits that disagree on bands or classes.
+    """
+
+    train: Chips
+    validation: Chips
+    test: Chips
+    rule: str = ""
+    """how the split was made, for the card"""
+
+    def __post_init__(self) -> None:
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        seen: dict[str, str] = {}
+        for name, part in parts.items():
+            if (part.bands, part.classes, part.kind) != (self.train.bands, self.train.classes, self.train.kind):
+                raise DataError(
+                    f"{part.name}: the {name} split has other bands, classes or task than the training split"
+                )
+            for i in part.ids:
+                if seen.setdefault(i, name) != name:
+                    raise DataError(
+                        f"chip {i!r} is in both the {seen[i]} and the {name} split; scores would be worthless"
+                    )
+
+
+def split_indices(
+    n: int, fractions: Sequence[float], seed: int, groups: Sequence[object] | None = None
+) -> list[list[int]]:
+    """``n`` indices shuffled by ``seed`` and cut into ``fractions``; stratified where ``groups`` (say, labels) are given.
+
+    >>> [len(p) for p in split_indices(10, (0.6, 0.2, 0.2), seed=0)]
+    [6, 2, 2]
+    """
+    rng = np.random.default_rng(purpose_seed(seed, "split"))
+    strata: dict[object, list[int]] = {}
+    for i in range(n):
+        strata.setdefault(0 if groups is None else groups[i], []).append(i)
+    parts: list[list[int]] = [[] for _ in fractions]
+    for members in strata.values():
+        order = [members[j] for j in rng.permutation(len(members))]
+        edges = [round(float(e) * len(order)) for e in np.cumsum((0.0, *fractions))]
+        for part, a, b in zip(parts, edges[:-1], edges[1:], strict=True):
+            part += order[a:b]
+    return [sorted(p) for p in parts]
+
+
+def few_per_class(chips: Chips, per_class: int, seed: int) -> Chips:
+    """At most ``per_class`` chips of each class, drawn by ``seed`` (classification only)."""
+    if chips.kind != "classification":
+        raise DataError(f"few_per_class is for classification, not {chips.kind}")
+    rng = np.random.default_rng(purpose_seed(seed, "few", per_class))
+    picked: list[int] = []
+    for c in range(len(chips.classes)):
+        members = (chips.labels == c).nonzero()[:, 0].tolist()
+        picked += [members[j] for j in rng.permutation(len(members))[:per_class]]
+    return chips.subset(sorted(picked), f"{chips.name}, {per_class} labels a class")

@@ -1,0 +1,1 @@
+"""Scenes in, maps out: tiling, raster files and the prediction loop."""

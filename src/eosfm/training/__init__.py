@@ -1,0 +1,1 @@
+"""Training: specialists, and adaptation of a frozen ensemble."""

@@ -1,0 +1,249 @@
+"""The two trainings of the paper as plain functions: a specialist (encoder + head), and the adaptation of a frozen ensemble."""
+
+from __future__ import annotations
+
+import platform
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from eosfm._version import __version__
+from eosfm.contracts import Pyramid
+from eosfm.data.chips import Chips, Splits
+from eosfm.ensemble import Ensemble
+from eosfm.seeding import purpose_seed, seeded
+from eosfm.specialists.card import DataInfo, SpecialistCard, TaskInfo, TrainingInfo, card_bands
+from eosfm.specialists.encoder import ConvNeXtV2Atto
+from eosfm.specialists.store import _NO_WEIGHTS, save_specialist
+from eosfm.statistics import BandStatistics
+from eosfm.tasks.model import HeadConfig, TaskModel, TaskSpec, fingerprint, pad
+from eosfm.training.energy import Energy, EnergyMeter
+from eosfm.training.module import FitConfig, FitResult, Progress, fit
+from eosfm.training.scoring import score
+
+
+class StandardisedEncoder(nn.Module):
+    """An encoder that standardises its input with its own statistics: what a specialist is while it is trained."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, encoder: ConvNeXtV2Atto, statistics: BandStatistics) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.register_buffer("mean", torch.tensor(statistics.mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(statistics.std).view(1, -1, 1, 1), persistent=False)
+
+    @property
+    def out_channels(self) -> list[int]:
+        return self.encoder.out_channels
+
+    def forward(self, x: Tensor) -> Pyramid:
+        """Features of ``x`` in the card's units; pixels that are not finite become the mean."""
+        pyramid: Pyramid = self.encoder(((x - self.mean) / self.std).nan_to_num(0.0, 0.0, 0.0))
+        return pyramid
+
+
+LIGHT_HEAD = HeadConfig(decoder="linear", channels=64, dropout=0.0)
+
+
+@dataclass(frozen=True)
+class TrainedSpecialist:
+    """A stored specialist and how its training went."""
+
+    card: SpecialistCard
+    fit: FitResult
+    energy: Energy
+
+
+def train_specialist(
+    splits: Splits,
+    config: FitConfig,
+    zoo: Path,
+    *,
+    name: str,
+    description: str = "",
+    head: HeadConfig = LIGHT_HEAD,
+    initial: ConvNeXtV2Atto | None = None,
+    initialisation: str = "random",
+    run: Path | None = None,
+    meter: EnergyMeter | None = None,
+    progress: Progress | None = None,
+    overwrite: bool = False,
+) -> TrainedSpecialist:
+    """Train an encoder with a head on ``splits``, score it on the test split, and store the encoder in ``zoo``.
+
+    Args:
+        splits: train, validation (picks the epoch) and test (scored once).
+        config: see `FitConfig`.
+        zoo: folder in which ``name/card.json`` and ``name/model.safetensors`` are written.
+        name: of the specialist.
+        description: one sentence for the card.
+        head: thrown away after training; a light one leaves the work to the encoder.
+        initial: start from this encoder instead of random weights; say which in ``initialisation``.
+        initialisation: for the card.
+        run: folder of checkpoints and logs; a killed run continues from it. Default: a temporary one.
+        meter: measures energy where given.
+        progress: called after each step.
+        overwrite: replace a specialist of the same name.
+    """
+    train = splits.train
+    statistics = train.statistics()
+    chip = -(-max(train.images.shape[-2:]) // 32) * 32
+    task = TaskSpec(kind=train.kind, classes=train.classes, chip_size=chip, head=head)
+    with seeded(purpose_seed(config.seed, "specialist")):
+        encoder = initial if initial is not None else ConvNeXtV2Atto(len(train.bands))
+        model = TaskModel(StandardisedEncoder(encoder, statistics), task)
+    data_hash = train.sha256()
+    with _folder(run) as folder, meter.measure(name) if meter else nullcontext(Energy()) as energy:
+        start = time.perf_counter()
+        result = fit(
+            model, train.kind, len(train.classes), train, splits.validation, config,
+            folder=folder, progress=progress, label=name, identity=data_hash + initialisation,
+        )  # fmt: skip
+        energy.seconds = time.perf_counter() - start
+    card = SpecialistCard(
+        name=name,
+        description=description,
+        bands=card_bands(train.bands),
+        statistics=statistics,
+        chip_size=chip,
+        task=TaskInfo(kind=train.kind, classes=train.classes, description=description),
+        data=data_info(splits, data_hash),
+        metrics=tuple(score(model, splits.test, config.seed).metrics),
+        training=training_info(initialisation, config, energy),
+        licence=train.licence,
+        weights=_NO_WEIGHTS,
+        eosfm_version=__version__,
+        created="",
+    )
+    return TrainedSpecialist(save_specialist(encoder, card, zoo, overwrite=overwrite), result, energy)
+
+
+def adapt_ensemble(
+    ensemble: Ensemble,
+    splits: Splits,
+    task: TaskSpec,
+    config: FitConfig,
+    *,
+    cache: bool = True,
+    run: Path | None = None,
+    meter: EnergyMeter | None = None,
+    progress: Progress | None = None,
+    label: str = "adapt",
+) -> tuple[TaskModel, FitResult, Energy]:
+    """Train fusion, decoder and head on a frozen ensemble (paper 4.1); the specialists do not change by one bit.
+
+    Args:
+        ensemble: made for ``splits.train.bands``.
+        splits: training and validation data are used; the test split is left to `eosfm.training.scoring.score`.
+        task: what to predict and with which head.
+        config: see `FitConfig`.
+        cache: compute the frozen features once and keep them in memory, which gives the same result many times faster;
+            it excludes augmentation.
+        run: folder of checkpoints and logs; a killed run continues from it.
+        meter: measures energy where given.
+        progress: called after each step.
+        label: shown in ``progress``.
+
+    Returns:
+        ``(model, result, energy)``, the model in evaluation mode with its best validation weights.
+    """
+    if ensemble.bands != splits.train.bands:
+        raise ValueError(f"the ensemble reads {ensemble.bands}, the data are {splits.train.bands}")
+    if cache and config.augment:
+        raise ValueError("cached features cannot be augmented: set cache=False or augment=False")
+    with seeded(purpose_seed(config.seed, "head")):
+        model = TaskModel(ensemble, task)
+    identity = splits.train.sha256() + fingerprint(model)
+    with _folder(run) as folder, meter.measure(label) if meter else nullcontext(Energy()) as energy:
+        start = time.perf_counter()
+        if cache:
+            train = cache_features(ensemble, splits.train, progress, f"{label}: frozen features, training chips")
+            check = cache_features(ensemble, splits.validation, progress, f"{label}: frozen features, validation chips")
+        result = fit(
+            model, task.kind, len(task.classes),
+            train if cache else splits.train, check if cache else splits.validation, config,
+            folder=folder, forward=model.from_features if cache else None, progress=progress, label=label, identity=identity,
+        )  # fmt: skip
+        energy.seconds = time.perf_counter() - start
+    ensemble.fusion_trained = True
+    return model, result, energy
+
+
+@dataclass(frozen=True)
+class Features:
+    """Frozen features of a data set in memory: per view and level ``(n, c, h, w)``."""
+
+    views: list[Pyramid]
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, indices: Sequence[int]) -> tuple[list[Pyramid], Tensor]:
+        """The pyramids of each view at ``indices``, as `Ensemble.fuse` takes them."""
+        i = torch.as_tensor(list(indices))
+        return [[level[i] for level in view] for view in self.views], self.labels[i]
+
+
+def cache_features(
+    ensemble: Ensemble, chips: Chips, progress: Progress | None = None, label: str = "", batch_size: int = 16
+) -> Features:
+    """Every view's pyramid of every chip, computed once. ``TaskModel.from_features`` of them equals its forward."""
+    parts: list[list[Pyramid]] = []
+    labels = []
+    n = len(chips)
+    with torch.inference_mode():
+        for i in range(0, n, batch_size):
+            x, y = chips.batch(range(i, min(i + batch_size, n)))
+            parts.append(ensemble.encode(pad(x)))
+            labels.append(y)
+            if progress:
+                progress(min(1.0, (i + batch_size) / n), label)
+    views = [
+        [torch.cat([p[v][level] for p in parts]) for level in range(len(parts[0][v]))] for v in range(len(parts[0]))
+    ]
+    return Features([[m.clone() for m in v] for v in views], torch.cat(labels))
+
+
+def data_info(splits: Splits, sha256: str) -> DataInfo:
+    """What the card says of the data."""
+    t = splits.train
+    return DataInfo(
+        name=t.name, licence=t.licence, source=t.source, images=len(t), split=splits.rule, sha256=sha256
+    )  # fmt: skip
+
+
+def training_info(initialisation: str, config: FitConfig, energy: Energy) -> TrainingInfo:
+    """What the card says of the training."""
+    return TrainingInfo(
+        initialisation=initialisation,
+        epochs=config.epochs,
+        seed=config.seed,
+        seconds=round(energy.seconds, 1),
+        energy_kwh=energy.kwh,
+        co2_kg=energy.co2_kg,
+        hardware=f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+    )
+
+
+def _folder(run: Path | None) -> AbstractContextManager[Path]:
+    if run is not None:
+        return nullcontext(run)
+    return _Temporary()
+
+
+class _Temporary(AbstractContextManager[Path]):
+    def __enter__(self) -> Path:
+        self._inner = tempfile.TemporaryDirectory(prefix="eosfm-run-")
+        return Path(self._inner.name)
+
+    def __exit__(self, *exc: object) -> None:
+        self._inner.cleanup()

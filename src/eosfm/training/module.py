@@ -1,0 +1,290 @@
+"""The training loop: Lightning around any model with a loss. The only module that imports Lightning."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from pickle import UnpicklingError  # the name of torch's refusal; nothing is unpickled here
+from typing import Any, Literal
+
+import lightning as L
+import torch
+from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from torch import Tensor, nn
+
+from eosfm.config import read_json, record, to_plain
+from eosfm.contracts import TrainingError
+from eosfm.files import atomic_file, write_json
+from eosfm.seeding import purpose_seed, seeded
+from eosfm.tasks.model import is_frozen_key
+from eosfm.tasks.objectives import OBJECTIVES, Loss, make_loss, make_metrics, update_metrics
+from eosfm.training.batches import BatchSource, loader
+
+Progress = Callable[[float, str], None]
+"""called with the fraction done (0-1) and one line for people"""
+
+logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+
+
+@record
+class FitConfig:
+    """How to train; every field is recorded with the result."""
+
+    epochs: int = 80
+    batch_size: int = 8
+    learning_rate: float = 1e-4
+    weight_decay: float = 0.05
+    warmup: float = 0.05
+    """share of all steps in which the learning rate rises; it then falls along a cosine to 0"""
+    loss: str | None = None
+    class_weights: tuple[float, ...] | None = None
+    label_smoothing: float = 0.0
+    augment: bool = False
+    """random flips and quarter turns"""
+    clip_gradients: float = 1.0
+    precision: Literal["32", "bf16"] = "32"
+    validate_every: int = 1
+    workers: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "validate_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
+        if not 0 < self.learning_rate < 10:
+            raise ValueError(f"learning_rate {self.learning_rate}; expected a small positive number, for example 1e-4")
+        if self.validate_every > self.epochs:
+            raise ValueError(
+                f"validate_every {self.validate_every} is more than epochs {self.epochs}: no validation at all"
+            )
+
+
+@record
+class FitResult:
+    """What training gave: the best validation score and when it was reached."""
+
+    monitor: str
+    best: float
+    best_epoch: int
+    epochs: int
+    steps: int
+
+
+class TaskModule(L.LightningModule):
+    """Any ``model(input) -> logits`` with a kind of task; checkpoints hold what is trained and nothing else."""
+
+    def __init__(self, model: nn.Module, kind: str, classes: int, config: FitConfig) -> None:
+        super().__init__()
+        self.model, self.kind, self.config = model, kind, config
+        self.loss: Loss = make_loss(kind, config.loss, config.class_weights)
+        self.scores = make_metrics(kind, classes)
+        self.forward_fn: Callable[[Any], Tensor] = model
+
+    def training_step(self, batch: tuple[Any, Tensor], number: int) -> Tensor:
+        """The loss of one batch; a loss that is not finite stops the run before it spoils the weights."""
+        x, y = batch
+        value = self.loss(self.forward_fn(x), y)
+        if not math.isfinite(value.item()):
+            raise TrainingError(
+                f"loss is {value.item()} at epoch {self.current_epoch}, batch {number}: lower learning_rate "
+                f"(now {self.config.learning_rate:g}), or check the declared units. The last good checkpoint is kept."
+            )
+        self.log("loss", value, on_step=False, on_epoch=True, batch_size=len(y))
+        return value
+
+    def validation_step(self, batch: tuple[Any, Tensor], number: int) -> None:  # noqa: ARG002
+        """Add the batch to the validation scores."""
+        update_metrics(self.scores, self.kind, self.forward_fn(batch[0]), batch[1])
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the scores."""
+        values = self.scores.compute()
+        self.scores.reset()
+        self.log_dict(dict(values))
+
+    def on_train_epoch_start(self) -> None:
+        """Seed dropout by epoch, so that a resumed run draws what an uninterrupted one would have drawn."""
+        torch.manual_seed(purpose_seed(self.config.seed, "dropout", self.current_epoch))
+
+    def configure_optimizers(self) -> Any:
+        """AdamW, without decay on biases and norms; linear warm-up, then cosine to 0."""
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in trained if p.ndim > 1], "weight_decay": self.config.weight_decay},
+            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        optimiser = torch.optim.AdamW(groups, lr=self.config.learning_rate)
+        total = max(1, int(self.trainer.estimated_stepping_batches))
+        rise = max(1, round(self.config.warmup * total))
+
+        def scale(step: int) -> float:
+            if step < rise:
+                return (step + 1) / rise
+            return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rise) / max(1, total - rise))))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, scale)
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave frozen specialists out: they are referenced by hash."""
+        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if not is_frozen_key(k)}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put the frozen weights back, so that Lightning's strict check still covers everything that is trained."""
+        frozen = {k: v for k, v in self.state_dict().items() if is_frozen_key(k)}
+        checkpoint["state_dict"] = {**frozen, **checkpoint["state_dict"]}
+
+
+class AtomicCheckpoints(CheckpointIO):
+    """Checkpoints that are whole or absent, and that are read without unpickling code (``weights_only``)."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:  # noqa: ARG002
+        """Write beside the target, sync, replace."""
+        with atomic_file(Path(path)) as tmp:
+            torch.save(checkpoint, tmp)
+
+    def load_checkpoint(self, path: Any, *_: Any, **__: Any) -> dict[str, Any]:
+        """Tensors and plain values only; anything else is refused."""
+        return read_checkpoint(Path(path))
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """Delete a checkpoint that a better one replaced."""
+        Path(path).unlink(missing_ok=True)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint written by `fit`; a broken one says so and how to go on."""
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError, ValueError, UnpicklingError) as e:
+        reason = str(e).splitlines()[0] if str(e) else type(e).__name__
+        raise TrainingError(f"{path}: not a checkpoint of eosfm ({reason}). Delete it to start afresh.") from None
+    return content
+
+
+class _Report(Callback):
+    def __init__(self, progress: Progress, label: str) -> None:
+        self.progress, self.label, self.line = progress, label, ""
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        total = max(1, int(trainer.estimated_stepping_batches))
+        self.progress(trainer.global_step / total, f"{self.label} epoch {trainer.current_epoch + 1}{self.line}")
+
+    def on_validation_end(self, trainer: L.Trainer, *_: Any) -> None:
+        shown = [
+            f"{k} {float(v):.3f}"
+            for k, v in trainer.callback_metrics.items()
+            if k in ("miou", "accuracy", "map", "rmse")
+        ]
+        self.line = " | " + " ".join(shown[:1]) if shown else ""
+
+
+def fit(
+    model: nn.Module,
+    kind: str,
+    classes: int,
+    train: BatchSource,
+    validation: BatchSource,
+    config: FitConfig,
+    *,
+    folder: Path,
+    forward: Callable[[Any], Tensor] | None = None,
+    progress: Progress | None = None,
+    label: str = "",
+    identity: str = "",
+) -> FitResult:
+    """Train ``model`` and leave it with the weights of its best validation epoch.
+
+    A run that was killed continues from ``folder/last.ckpt`` to the result the uninterrupted run would have had.
+
+    Args:
+        model: its parameters with ``requires_grad`` are trained.
+        kind: of task; see `eosfm.tasks.objectives.OBJECTIVES`.
+        classes: number of classes (1 for regression).
+        train: training batches, shuffled by (seed, epoch).
+        validation: picks the best epoch; never a test split.
+        config: see `FitConfig`.
+        folder: for checkpoints and logs (``metrics.csv``, TensorBoard).
+        forward: called in place of ``model`` (features instead of pixels).
+        progress: called after each step.
+        label: shown in ``progress``.
+        identity: hash of data and model; a folder with checkpoints of another identity or config is refused.
+
+    Raises:
+        TrainingError: a loss that is not finite, or checkpoints of another run in ``folder``.
+    """
+    objective = OBJECTIVES[kind]
+    with seeded(config.seed):
+        module = TaskModule(model, kind, classes, config)
+        if forward is not None:
+            module.forward_fn = forward
+        best = ModelCheckpoint(
+            folder, "best", monitor=objective.monitor, mode="max" if objective.higher_is_better else "min",
+            save_top_k=1, save_last=True, enable_version_counter=False,
+        )  # fmt: skip
+        loggers: list[Logger] = [CSVLogger(folder, name="", version="log")]
+        loggers.append(TensorBoardLogger(str(folder), name="", version="tensorboard"))
+        callbacks: list[Callback] = [best, *([_Report(progress, label)] if progress else [])]
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="lightning")  # workers, batch sizes: chosen on purpose
+            warnings.filterwarnings(
+                "ignore", message=".*(lr_scheduler|Checkpoint directory|isinstance|log directory).*"
+            )
+            trainer = L.Trainer(
+                max_epochs=config.epochs,
+                accelerator="auto",
+                devices=1,
+                precision="bf16-mixed" if config.precision == "bf16" else "32-true",
+                callbacks=callbacks,
+                logger=loggers,
+                plugins=[AtomicCheckpoints()],
+                gradient_clip_val=config.clip_gradients or None,
+                check_val_every_n_epoch=config.validate_every,
+                num_sanity_val_steps=0,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                log_every_n_steps=50,
+                default_root_dir=str(folder),
+            )
+            batches = loader(
+                train, config.batch_size, config.seed, train=True, augment=config.augment, workers=config.workers
+            )
+            checks = loader(validation, config.batch_size, config.seed, train=False)
+            last = folder / "last.ckpt"
+            _same_run(folder, {"config": to_plain(config), "kind": kind, "classes": classes, "identity": identity})
+            trainer.fit(module, batches, checks, ckpt_path=str(last) if last.exists() else None, weights_only=True)
+    kept = read_checkpoint(Path(best.best_model_path or folder / "best.ckpt"))
+    module.on_load_checkpoint(kept)
+    module.load_state_dict(kept["state_dict"], strict=True)
+    model.cpu().eval()
+    score = best.best_model_score
+    return FitResult(
+        monitor=objective.monitor,
+        best=float(score) if score is not None else float("nan"),
+        best_epoch=int(kept["epoch"]),
+        epochs=config.epochs,
+        steps=trainer.global_step,
+    )
+
+
+def _same_run(folder: Path, run: dict[str, Any]) -> None:
+    """`TrainingError` if ``folder`` holds checkpoints of another run; otherwise note which run it is."""
+    note = folder / "run.json"
+    if note.exists() and (folder / "last.ckpt").exists():
+        if (stored := read_json(note, error=TrainingError)) != run:
+            changed = [k for k in run if stored.get(k) != run[k]] if isinstance(stored, dict) else ["run.json"]
+            raise TrainingError(
+                f"{folder} holds a run with another {', '.join(changed)}; it cannot be continued with this one. "
+                "Use another folder, or delete it to start afresh."
+            )
+    else:
+        write_json(note, run)
+
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorBoard may import TensorFlow where it is installed

@@ -1,0 +1,163 @@
+"""Scores of a model on a test split, with 95 % intervals from resampling the test chips."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from eosfm.data.chips import Chips
+from eosfm.seeding import purpose_seed
+from eosfm.specialists.card import Metric
+from eosfm.tasks.kinds import IGNORE
+from eosfm.tasks.model import probabilities
+
+Array = NDArray[Any]
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores and what they were computed from, per chip, so that intervals can span several seeds."""
+
+    metrics: list[Metric]
+    per_chip: Array
+    """segmentation and classification: confusion counts ``(n, k, k)``; otherwise see `statistic`"""
+    main: str
+    classes: tuple[str, ...]
+    class_scores: tuple[float, ...] = ()
+    """IoU per class (segmentation) or recall per class (classification); NaN where the class never occurs"""
+
+
+def score(
+    model: Callable[[Tensor], Tensor], chips: Chips, seed: int, *, batch_size: int = 32, split: str = "test"
+) -> Scores:
+    """Predict every chip of ``chips`` and score it: mIoU, accuracy, mean average precision or RMSE by kind of task."""
+    counts = []
+    with torch.inference_mode():
+        for i in range(0, len(chips), batch_size):
+            x, y = chips.batch(range(i, min(i + batch_size, len(chips))))
+            counts.append(per_chip_counts(chips.kind, model(x), y, len(chips.classes)))
+    table = np.concatenate(counts)
+    return scores_from(chips.kind, table, chips.classes, seed, split)
+
+
+def scores_from(kind: str, table: Array, classes: tuple[str, ...], seed: int, split: str = "test") -> Scores:
+    """Every score of ``table`` (from `per_chip_counts`) with its interval."""
+    metrics = []
+    for name, statistic in STATISTICS[kind].items():
+        low, high = bootstrap([table], statistic, purpose_seed(seed, "bootstrap", 0) % 2**32)
+        value = statistic(table)
+        metrics.append(
+            Metric(name=name, value=value, low=low, high=high, split=split, samples=len(table), seed=seed)
+        )  # fmt: skip
+    main = next(iter(STATISTICS[kind]))
+    per_class: tuple[float, ...] = ()
+    if kind == "segmentation":
+        per_class = tuple(float(v) for v in iou_per_class(table))
+    elif kind == "classification":
+        c = table.sum(0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            per_class = tuple(float(v) for v in np.diag(c) / c.sum(1))
+    return Scores(metrics, table, main, classes, per_class)
+
+
+def per_chip_counts(kind: str, z: Tensor, y: Tensor, k: int) -> Array:
+    """What each chip adds to the score.
+
+    Segmentation, classification: confusion ``(b, k, k)``, rows labels, columns predictions, ignored pixels left out.
+    Multilabel: ``(b, 2, k)`` probabilities and labels. Regression: ``(b, 4)`` count, squared error, sum, sum of squares.
+    """
+    if kind == "multilabel":
+        return torch.stack([probabilities(kind, z), y.float()], 1).double().numpy()
+    if kind == "regression":
+        ok = y.isfinite()
+        e = torch.where(ok, z[:, 0] - y, 0.0).double().flatten(1)
+        v = torch.where(ok, y, 0.0).double().flatten(1)
+        return torch.stack([ok.flatten(1).sum(1).double(), (e * e).sum(1), v.sum(1), (v * v).sum(1)], 1).numpy()
+    p, t = z.argmax(1).flatten(1 if z.ndim == 4 else 0), y.flatten(1 if z.ndim == 4 else 0)
+    p, t = p.reshape(len(z), -1), t.reshape(len(z), -1)
+    ok = t != IGNORE
+    cell = torch.where(ok, t * k + p, k * k)
+    out = torch.zeros(len(z), k * k + 1, dtype=torch.int64).scatter_add_(1, cell, torch.ones_like(cell))
+    return out[:, :-1].reshape(len(z), k, k).numpy()
+
+
+def iou_per_class(table: Array) -> Array:
+    """``(k,)`` intersection over union from one global confusion matrix; NaN for classes neither labelled nor predicted."""
+    c = table.sum(0).astype(float)
+    union = c.sum(0) + c.sum(1) - np.diag(c)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(np.diag(c) / union)
+
+
+def _miou(table: Array) -> float:
+    return float(np.nanmean(iou_per_class(table)))
+
+
+def _accuracy(table: Array) -> float:
+    c = table.sum(0)
+    return float(np.trace(c) / max(1, c.sum()))
+
+
+def _macro_f1(table: Array) -> float:
+    c = table.sum(0).astype(float)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        f1 = 2 * np.diag(c) / (c.sum(0) + c.sum(1))
+    return float(np.nanmean(f1))
+
+
+def _mean_average_precision(table: Array) -> float:
+    """Mean over classes with a positive of the average precision (area under precision over recall, step-wise)."""
+    out = []
+    for p, t in zip(table[:, 0].T, table[:, 1].T, strict=True):
+        if t.sum() == 0:
+            continue
+        hits = t[np.argsort(-p, kind="stable")]
+        precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
+        out.append(float((precision * hits).sum() / hits.sum()))
+    return float(np.mean(out)) if out else float("nan")
+
+
+def _rmse(table: Array) -> float:
+    n, squared = table[:, 0].sum(), table[:, 1].sum()
+    return float(np.sqrt(squared / max(1.0, n)))
+
+
+def _r2(table: Array) -> float:
+    n, squared, total, square = table.sum(0)
+    variance = square - total**2 / max(1.0, n)
+    return float(1 - squared / variance) if variance > 0 else float("nan")
+
+
+Statistic = Callable[[Array], float]
+
+STATISTICS: dict[str, dict[str, Statistic]] = {
+    "segmentation": {"miou": _miou, "accuracy": _accuracy, "f1": _macro_f1},
+    "classification": {"accuracy": _accuracy, "f1": _macro_f1},
+    "multilabel": {"map": _mean_average_precision},
+    "regression": {"rmse": _rmse, "r2": _r2},
+}
+"""per kind: the scores, the first being the main one"""
+
+
+def bootstrap(
+    tables: Sequence[Array], statistic: Statistic, seed: int, resamples: int = RESAMPLES
+) -> tuple[float, float]:
+    """The 2.5 % and 97.5 % quantiles of ``statistic`` when chips (and, with several ``tables``, seeds) are resampled.
+
+    Each table holds one seed's counts per chip. Every resample draws as many seeds with replacement, then chips within
+    each, and averages the statistic over the drawn seeds: the interval covers both sources of chance.
+    """
+    rng = np.random.default_rng(seed)
+    values = []
+    for _ in range(resamples):
+        drawn = [tables[s] for s in (rng.integers(len(tables), size=len(tables)) if len(tables) > 1 else [0])]
+        values.append(float(np.mean([statistic(t[rng.integers(len(t), size=len(t))]) for t in drawn])))
+    low, high = np.nanquantile(values, [0.025, 0.975])
+    return float(low), float(high)

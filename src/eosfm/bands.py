@@ -145,7 +145,9 @@ class BandSet(Sequence[Band]):
         """
         bands: list[Band] = []
         for part in text.split("+"):
-            m = re.fullmatch(r"\s*([\w-]+)\s*:\s*([\w,\s-]+?)\s*(?:@\s*([\w-]+))?\s*", part)
+            m = re.fullmatch(
+                r"([\w-]+)\s*:([\w,\s-]+)(?:@\s*([\w-]+))?", part.strip()
+            )  # no two neighbours match a space
             if m is None:
                 raise BandError(
                     f"cannot read band set {part.strip()!r}; expected SENSOR:BAND,BAND@UNIT, for example "

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar, dataclass_transform
@@ -60,6 +61,8 @@ def read_record(cls: type[T], data: object, where: str, *, error: type[EosfmErro
                 message += f" (got {str(item['input'])[:60]!r})"
             lines.append(f"  {path}: {message}")
         raise error("\n".join(lines)) from None
+    except EosfmError as e:  # a record that contradicts itself
+        raise error(f"{where}: {e}") from None
 
 
 def to_plain(value: object) -> Any:
@@ -71,6 +74,8 @@ def read_text(path: Path, *, error: type[EosfmError] = ConfigError, limit: int =
     """The text of a small file; missing, unreadable, oversized or non-UTF-8 files are a named error."""
     try:
         size = path.stat().st_size
+        if not path.is_file():
+            raise error(f"{path}: not a plain file")
         if size > limit:
             raise error(f"{path}: {size} bytes; a file of this kind has at most {limit}")
         return path.read_text(encoding="utf-8")
@@ -97,7 +102,7 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     out = dict(pairs)
     if len(out) != len(pairs):
         keys = [k for k, _ in pairs]
-        raise ValueError(f"duplicate key {next(k for k in keys if keys.count(k) > 1)!r}")
+        raise ValueError(f"duplicate key {Counter(keys).most_common(1)[0][0]!r}")
     return out
 
 
@@ -111,7 +116,7 @@ class _StrictLoader(yaml.SafeLoader):
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(k, deep=True) for k, _ in node.value]
-        twice = [k for k in keys if keys.count(k) > 1]
+        twice = [k for k, n in Counter(map(str, keys)).items() if n > 1]
         if twice:
             raise yaml.YAMLError(f"duplicate key {twice[0]!r}")
         return super().construct_mapping(node, deep)
@@ -125,13 +130,13 @@ def read_yaml(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """
     try:
         data = _parse_yaml(read_text(path))
-    except (yaml.YAMLError, RecursionError) as e:
+    except (yaml.YAMLError, ValueError, RecursionError) as e:  # ValueError: the date 2020-13-45
         raise ConfigError(f"{path}: not a valid YAML file: {' '.join(str(e).split()) or 'nested too deeply'}") from None
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: expected a mapping of keys, got {type(data).__name__}")
     for text in overrides:
         key, eq, value = text.partition("=")
-        if not eq or not key:
+        if not eq or not all(key.split(".")):
             raise ConfigError(f"override {text!r}: expected key=value, for example data.root=/data/eurosat")
         node = data
         *parents, leaf = key.split(".")
@@ -141,7 +146,7 @@ def read_yaml(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
                 raise ConfigError(f"override {text!r}: {p} is not a mapping in {path}")
         try:
             node[leaf] = _parse_yaml(value)
-        except yaml.YAMLError as e:
+        except (yaml.YAMLError, ValueError, RecursionError) as e:
             raise ConfigError(f"override {text!r}: {' '.join(str(e).split())}") from None
     return data
 

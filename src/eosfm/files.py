@@ -75,10 +75,10 @@ def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         _sync_folder(path.parent)
         shutil.rmtree(old, ignore_errors=True)
     except OSError as e:
-        if old.exists() and not path.exists():
-            old.replace(path)
         raise OutputError(f"cannot write {path}: {e.strerror or e}") from e
     finally:
+        if old.exists() and not path.exists():
+            old.replace(path)  # also after an interrupt
         shutil.rmtree(tmp, ignore_errors=True)
 
 

@@ -114,9 +114,11 @@ def _nearest(tolerance_nm: float) -> Callable[[BandSet, BandSet], list[Match] | 
         index = []
         for b in wanted:
             gaps = [
-                (abs(a.wavelength_nm - (b.wavelength_nm or 0.0)), i) for i, a in enumerate(available) if a.wavelength_nm
+                (abs(a.wavelength_nm - (b.wavelength_nm or 0.0)), a.key, i)
+                for i, a in enumerate(available)
+                if a.wavelength_nm
             ]
-            gap, i = min(gaps, default=(float("inf"), -1))
+            gap, _, i = min(gaps, default=(float("inf"), None, -1))  # equally near: by name, never by position
             if gap > tolerance_nm:
                 return f"no band within {tolerance_nm:g} nm of {b.name} ({b.wavelength_nm:g} nm); nearest is {gap:g} nm away"
             index.append(i)
@@ -152,7 +154,7 @@ def rules_named(names: Sequence[str]) -> list[Rule]:
     for name in names:
         head, _, tolerance = name.partition(":")
         if head == "nearest-wavelength":
-            if not tolerance.replace(".", "", 1).isdigit():
+            if not tolerance.replace(".", "", 1).isdecimal():
                 raise AdaptationError(f"rule {name!r}: say the tolerance in nm, for example nearest-wavelength:30")
             out.append(Rule(name, f"the nearest band within {tolerance} nm", _nearest(float(tolerance))))
         elif name in table:

@@ -59,5 +59,5 @@ def band_statistics(images: Iterable[Tensor]) -> BandStatistics:
     std = (square / count - mean**2).clamp_min(0).sqrt()
     std = std.where(std > 1e-6 * mean.abs().clamp_min(1e-6), 1.0)
     return BandStatistics(
-        mean=tuple(round(float(v), 6) for v in mean), std=tuple(max(round(float(v), 6), 1e-6) for v in std)
+        mean=tuple(float(f"{float(v):.9g}") for v in mean), std=tuple(float(f"{float(v):.9g}") for v in std)
     )

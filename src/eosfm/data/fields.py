@@ -61,7 +61,7 @@ def noise(rng: np.random.Generator, shape: Shape, length: float, smooth: float =
 
 def smoothstep(x: Field, low: float, high: float) -> Field:
     """0 below ``low``, 1 above ``high``, a cubic ramp between."""
-    t = np.clip((x - low) * (1.0 / (high - low)), 0.0, 1.0, dtype=np.float32)
+    t: Field = np.clip((x - low) * (1.0 / (high - low)), 0.0, 1.0, dtype=np.float32)
     return t * t * (3 - 2 * t)
 
 
@@ -89,7 +89,9 @@ def winding_line(rng: np.random.Generator, shape: Shape, wander: float, length: 
     level = (plane + wander * noise(rng, shape, length, 2.0)).astype(np.float32)
     gy, gx = np.gradient(level)
     # A level set divided by its slope has an even width, as a river has.
-    return (level / np.maximum(np.hypot(gy, gx), 0.35)).astype(np.float32)
+    slope: Field = np.maximum(np.hypot(gy, gx), 0.35, dtype=np.float32)
+    distance: Field = level / slope
+    return distance
 
 
 def pick(table: NDArray[np.floating], ids: Ids) -> Field:
@@ -156,4 +158,5 @@ def illumination(height: Field, azimuth: float, elevation: float, pixel_m: float
     # The sun stands in direction (sin azimuth, -cos azimuth) of (column, row): north is up.
     facing = -(gx * math.sin(azimuth) - gy * math.cos(azimuth))
     lit = (1 + facing / math.tan(elevation)) / np.sqrt(1 + gx**2 + gy**2)
-    return np.clip(lit, 0.0, 2.0).astype(np.float32)
+    clipped: Field = np.clip(lit, 0.0, 2.0).astype(np.float32)
+    return clipped

@@ -1,7 +1,7 @@
 """What sensors see of a hidden world: reflectance, radar backscatter, height, each in the unit its band declares.
 
-    optical: materials -> wetness, texture, light -> clouds, haze -> blur to the band's resolution -> noise -> unit
-    radar:   covers -> moisture, growth, fire, slope -> blur -> speckle, noise floor -> unit
+optical: materials -> wetness, texture, light -> clouds, haze -> blur to the band's resolution -> noise -> unit
+radar:   covers -> moisture, growth, fire, slope -> blur -> speckle, noise floor -> unit
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ DISPLAY_WHITE = (0.3, 0.55)
 """Reflectance that an 8-bit product shows as 255, in the visible and beyond 700 nm."""
 
 DISPLAY_GAMMA = 1.3
+
 TOP_OF_ATMOSPHERE = ("sentinel-2-l1c",)
 UNCORRECTED = ("rgb", "aerial", "naip")
 """Pictures that keep some of their haze; surface products keep a tenth."""
@@ -91,24 +92,28 @@ def _in_unit(rho: Field, band: Band, nm: float) -> Field:
         return rho
     if band.unit is Unit.EIGHT_BIT:
         white = DISPLAY_WHITE[nm > 700.0]
-        return np.rint(255 * np.clip(rho / white, 0, 1) ** (1 / DISPLAY_GAMMA)).astype(np.float32)
+        shown: Field = np.clip(rho / white, 0, 1) ** (1 / DISPLAY_GAMMA)
+        return np.rint(255 * shown)
     step = affine(Unit.REFLECTANCE, band.unit)
     assert step is not None  # digital numbers are affine in reflectance
-    return np.rint(rho * step[0] + step[1]).astype(np.float32)
+    # In double precision, so that two units of one value round the same way.
+    return np.rint(rho.astype(np.float64) * step[0] + step[1]).astype(np.float32)
 
 
 def _radar(world: World, band: Band, seed: int) -> Field:
     cross, horizontal = band.name in ("VH", "HV"), band.name == "HH"
-    table = np.array([RADAR[c] for c in Cover], dtype=np.float32)[world.cover]  # (h, w, 6)
+    table = np.array([RADAR[c] for c in Cover], dtype=np.float32).T[:, world.cover]  # (6, h, w)
     green = world.share(GREEN)
-    db = table[..., 1] if cross else table[..., 0] + (table[..., 2] if horizontal else 0.0)
-    db = db + table[..., 3] * world.moisture + table[..., 5 if cross else 4] * green + world.roughness
+    db = table[1] if cross else table[0] + (table[2] if horizontal else 0.0)
+    db = db + table[3] * world.moisture + table[5 if cross else 4] * green + world.roughness
     water = world.cover == Cover.WATER
     wind = world.conditions.wind * (5.0 if cross else 5.0 if horizontal else 9.0)
     db = np.where(water, RADAR[Cover.WATER][1 if cross else 0] + wind, db)
     # Fire takes the crowns, which scatter volume (cross) before surface (co-polarised).
     db -= world.severity * np.where(world.cover == Cover.FOREST, 3.5 if cross else 1.5, 2.0 if cross else 1.0)
-    slope = np.gradient(world.height, PIXEL_M, axis=1)  # descending pass looking west: east slopes are far
+    slope = np.gradient(
+        world.height, PIXEL_M, axis=1
+    )  # an ascending pass looks east: ground that rises eastward faces it
     db += np.clip(9.0 * slope, -6.0, 6.0)
 
     power = blur((10 ** (db / 10)).astype(np.float32), 0.45)

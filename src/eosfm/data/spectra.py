@@ -6,6 +6,7 @@ hand; radar means follow published C-band statistics (Ulaby & Dobson 1989; Senti
 
 from __future__ import annotations
 
+import math
 from enum import IntEnum
 
 import numpy as np
@@ -88,12 +89,13 @@ def wetting_at(wavelength_nm: float) -> float:
 
 def haze_at(wavelength_nm: float) -> float:
     """Path reflectance of a clear atmosphere at sea level, mostly Rayleigh with some aerosol."""
-    return 0.075 * (wavelength_nm / 443.0) ** -3.4 + 0.008 * (wavelength_nm / 443.0) ** -1.3
+    ratio = 443.0 / wavelength_nm
+    return 0.075 * math.pow(ratio, 3.4) + 0.008 * math.pow(ratio, 1.3)
 
 
 def skylight_at(wavelength_nm: float) -> float:
     """Share of the light that comes from the sky and still reaches shaded ground."""
-    return 0.16 + 0.34 * (wavelength_nm / 443.0) ** -2.0
+    return 0.16 + 0.34 * math.pow(443.0 / wavelength_nm, 2.0)
 
 
 WATER_VAPOUR = {"nir09": 0.35, "cirrus": 0.006}

@@ -24,13 +24,14 @@ from eosfm.data.fields import Field, Shape
 from eosfm.data.landscape import CLIMATES, World, make_world
 from eosfm.data.sensing import LOOKS, observe
 from eosfm.data.spectra import GREEN, Cover
+from eosfm.tasks.kinds import IGNORE
 
 __all__ = [
     "CLIMATES",
     "IGNORE",
     "LOOKS",
     "TASKS",
-    "Chips",
+    "SyntheticChips",
     "SyntheticTask",
     "World",
     "label",
@@ -41,22 +42,26 @@ __all__ = [
     "task_named",
 ]
 
-IGNORE = 255
-"""Label of pixels that have no answer."""
-
 Label: TypeAlias = NDArray[Any]
 Kind: TypeAlias = Literal["segmentation", "classification", "multilabel", "regression"]
 
 _WORLDS_PER_SEED = 2**20
 
-_COVERS = ("water", "forest", "grassland", "cropland", "soil", "urban")  # the first six of Cover; the others are ignored
+_COVERS = (
+    "water",
+    "forest",
+    "grassland",
+    "cropland",
+    "soil",
+    "urban",
+)  # the first six of Cover; the others are ignored
 
 
 @dataclass(frozen=True)
 class SyntheticTask:
     """A question about a world and what its answer looks like.
 
-    Labels: segmentation int64 ``(h, w)``, `IGNORE` where undefined; regression float32 ``(h, w)``, defined everywhere;
+    Labels: segmentation int64 ``(h, w)``, `IGNORE` where undefined; regression float32 ``(h, w)``, NaN where undefined;
     classification int64 ``()``; multilabel int64 ``(classes,)`` of 0 and 1.
     """
 
@@ -81,12 +86,18 @@ TASKS: dict[str, SyntheticTask] = {
         SyntheticTask(
             "crop-fields", "segmentation", ("other", "interior", "boundary"), "parcels and the lines between them"
         ),
-        SyntheticTask("urban-density", "segmentation", ("open", "suburban", "dense"), "how built-up the surroundings are"),
+        SyntheticTask(
+            "urban-density", "segmentation", ("open", "suburban", "dense"), "how built-up the surroundings are"
+        ),
         SyntheticTask("scene", "classification", _COVERS, "the cover with the most pixels"),
         SyntheticTask("scene-multilabel", "multilabel", _COVERS, "covers on more than 5 % of the pixels"),
-        SyntheticTask("flood-sar", "segmentation", ("dry", "water", "flooded vegetation"), "water and what stands in it"),
-        SyntheticTask("vegetation-fraction", "regression", ("green fraction",), "share of the pixel under green leaves"),
-        SyntheticTask("soil-moisture", "regression", ("moisture",), "wetness of the ground, 0-1; water is 1"),
+        SyntheticTask(
+            "flood-sar", "segmentation", ("dry", "water", "flooded vegetation"), "water and what stands in it"
+        ),
+        SyntheticTask(
+            "vegetation-fraction", "regression", ("green fraction",), "share of the pixel under green leaves"
+        ),
+        SyntheticTask("soil-moisture", "regression", ("moisture",), "wetness of the soil, 0-1; undefined without soil"),
         SyntheticTask(
             "burn-scars",
             "segmentation",
@@ -109,8 +120,8 @@ TASKS: dict[str, SyntheticTask] = {
 """Every task by name. Specialists learn those without `downstream`, in worlds that never burn."""
 
 
-@dataclass(frozen=True)
-class Chips:
+@dataclass(frozen=True, eq=False)
+class SyntheticChips:
     """Images with labels, cut from worlds of their own."""
 
     images: Field
@@ -138,7 +149,9 @@ def label(world: World, task: str) -> Label:
     return _LABELS[task_named(task).name](world)
 
 
-def make_chips(task: str, bands: BandSet, n: int, *, size: int = 64, seed: int = 0, per_side: int = 2) -> Chips:
+def make_chips(
+    task: str, bands: BandSet, n: int, *, size: int = 64, seed: int = 0, per_side: int = 2
+) -> SyntheticChips:
     """``n`` chips of ``size`` pixels for ``task``, cut ``per_side`` by ``per_side`` from one world after another.
 
     Two different seeds share no world, so ``seed=1`` trains, ``seed=2`` validates, ``seed=3`` tests.
@@ -159,7 +172,7 @@ def make_chips(task: str, bands: BandSet, n: int, *, size: int = 64, seed: int =
             top, left = (size * k for k in divmod(i - first, per_side))
             images[i] = image[:, top : top + size, left : left + size]
             labels.append(label(world.crop(top, left, size), task))
-    return Chips(images, np.stack(labels), bands, spec, seeds)
+    return SyntheticChips(images, np.stack(labels), bands, spec, seeds)
 
 
 def make_scene(
@@ -194,6 +207,11 @@ def _flood(world: World) -> Label:
     return np.where(world.cover == Cover.WETLAND, 2, world.cover == Cover.WATER).astype(np.int64)
 
 
+def _moisture(world: World) -> Label:
+    soil = (world.cover >= Cover.FOREST) & (world.cover <= Cover.SOIL)
+    return np.where(soil, world.moisture, np.float32(np.nan))
+
+
 def _burn(world: World) -> Label:
     return np.where(world.cloud > 0.5, IGNORE, world.severity > 0.2).astype(np.int64)
 
@@ -211,7 +229,7 @@ _LABELS: dict[str, Callable[[World], Label]] = {
     "scene-multilabel": lambda w: (_shares(w) > 0.05).astype(np.int64),
     "flood-sar": _flood,
     "vegetation-fraction": lambda w: w.share(GREEN),
-    "soil-moisture": lambda w: w.moisture,
+    "soil-moisture": _moisture,
     "burn-scars": _burn,
     "cloud-cover": _cloud,
 }

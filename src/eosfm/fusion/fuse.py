@@ -9,6 +9,7 @@ map would become ``-mean/std`` and the ablated view would still speak.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Literal
 
 import torch
@@ -67,7 +68,7 @@ class Fusion(nn.Module):
     def narrowed(self, keep: Sequence[int]) -> Fusion:
         """A fusion of the views ``keep`` only, equal to this one with the gates of all others at 0."""
         new = type(self)(len(keep), self.normalise)
-        new.norms = nn.ModuleList(self.norms[v] for v in keep)
+        new.norms = nn.ModuleList(deepcopy(self.norms[v]) for v in keep)  # running statistics are its own
         return new
 
 

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,8 @@ if sys.platform == "win32":
     import msvcrt
 else:
     import fcntl
+
+_OURS = re.compile(r"lock|job\.json|journal\.jsonl|.+\.(npy|tmp)|(map|probabilities)\.tif(\..+)?")
 
 Stats = dict[str, Any]
 """What is remembered of a finished block besides its pixels; must survive JSON unchanged."""
@@ -54,13 +57,14 @@ class PartFolder:
                 final = self._file(index, name)
                 with final.with_suffix(".tmp").open("wb") as f:
                     np.save(f, array, allow_pickle=False)
-                    _sync(f.fileno())
+                    f.flush()
+                    os.fsync(f.fileno())
                 final.with_suffix(".tmp").replace(final)
             with (self.path / "journal.jsonl").open("a", encoding="utf-8") as f:
                 f.write(json.dumps({"block": index, "stats": stats, "files": sorted(arrays)}) + "\n")
                 f.flush()
                 if arrays:
-                    _sync(f.fileno())  # empty blocks are cheap to find again, and there may be many
+                    os.fsync(f.fileno())  # empty blocks are cheap to find again, and there may be many
         self.done[index] = stats
 
     def load(self, index: int, name: str, shape: tuple[int, ...]) -> NDArray[Any] | None:
@@ -83,9 +87,7 @@ class PartFolder:
     def remove(self) -> None:
         """Delete the folder: the job is finished, or gave nothing worth keeping."""
         with disk_errors(self.path):
-            for file in self.path.iterdir():
-                if file.name != "lock":
-                    file.unlink()
+            self._empty()
             if sys.platform != "win32":  # an open file cannot be deleted there; `claim` does it
                 (self.path / "lock").unlink(missing_ok=True)
                 _rmdir_unless_reused(self.path)
@@ -96,36 +98,42 @@ class PartFolder:
     def _begin(self, job: Mapping[str, Any], *, replace: bool) -> None:
         """Take up the job that is there if it is ``job``; start it if there is none."""
         manifest, journal = self.path / "job.json", self.path / "journal.jsonl"
+        foreign = sorted(f.name for f in self.path.iterdir() if not _OURS.fullmatch(f.name))
+        if foreign:
+            raise RasterError(f"{self.path} holds files that are not ours ({', '.join(foreign[:5])}): move them away")
         before = _read_json(manifest)
-        if before is not None and before != job:
-            if not replace:
+        lines = journal.read_text("utf-8").splitlines() if before and journal.exists() else []
+        whole = [e for e in map(_entry, lines) if e and all(self._file(e["block"], n).exists() for n in e["files"])]
+        if before != job:
+            if whole and not replace:
                 changed = sorted(k for k in {*before, *job} if before.get(k) != job.get(k))
                 raise RasterError(
                     f"{self.path} holds an unfinished job that differs in: "
                     + "; ".join(f"{k} (was {before.get(k)!r}, now {job.get(k)!r})" for k in changed)
                     + ". Rerun it as it was to finish it, delete that folder, or pass overwrite=True (--overwrite)."
                 )
-            before = None
-        if before is None:
-            for file in self.path.iterdir():
-                if file.name != "lock":
-                    file.unlink()
+            self._empty()
             _write_text(manifest, json.dumps(job, indent=1))
-        lines = [] if before is None or not journal.exists() else journal.read_text("utf-8").splitlines()
-        whole = [e for e in map(_entry, lines) if e and all(self._file(e["block"], n).exists() for n in e["files"])]
+            whole = []
         # rewritten, so that a line torn by a crash does not swallow the next one
         _write_text(journal, "".join(json.dumps(e) + "\n" for e in whole))
         self.done = {e["block"]: e["stats"] for e in whole}
 
+    def _empty(self) -> None:
+        for file in self.path.iterdir():
+            if file.name != "lock":
+                file.unlink()
+
 
 @contextmanager
-def claim(output: Path, job: Mapping[str, Any], *, overwrite: bool) -> Iterator[PartFolder]:
+def claim(output: Path, job: Mapping[str, Any], *, overwrite: bool, also: Sequence[Path] = ()) -> Iterator[PartFolder]:
     """The part folder of ``output``, locked, with the blocks that an earlier run of the same ``job`` finished.
 
     Args:
         output: the file the job makes; the folder is ``<output>.part`` beside it.
         job: JSON values that identify the job: inputs, model, parameters.
         overwrite: replace ``output``, and the unfinished blocks of another job.
+        also: further files the job makes, moved to their places before ``output`` is.
 
     Raises:
         RasterError: ``output`` exists and is not to be replaced, another process is writing it, the folder cannot be
@@ -139,7 +147,13 @@ def claim(output: Path, job: Mapping[str, Any], *, overwrite: bool) -> Iterator[
         _refuse_existing(output, overwrite=overwrite)  # another process may have finished it meanwhile
         with disk_errors(part.path):
             part._begin(job, replace=overwrite)
+        for other in () if part.done else also:  # a job killed between two moves has made them itself
+            _refuse_existing(other, overwrite=overwrite)
         yield part
+    except BaseException:
+        if not part.done and _read_json(part.path / "job.json") == job:
+            part.remove()  # nothing worth resuming: do not stand in the way of the next attempt
+        raise
     finally:
         os.close(lock)
         if sys.platform == "win32" and not (part.path / "job.json").exists():
@@ -154,12 +168,12 @@ def publish(finished: Path, output: Path) -> None:
     """
     with disk_errors(output):
         with finished.open("rb+") as f:
-            _sync(f.fileno())
+            os.fsync(f.fileno())
         finished.replace(output)
         if sys.platform != "win32":
             folder = os.open(output.parent, os.O_RDONLY)
             try:
-                _sync(folder)
+                os.fsync(folder)
             finally:
                 os.close(folder)
 
@@ -232,11 +246,12 @@ def _entry(line: str) -> dict[str, Any] | None:
     return e if isinstance(e, dict) and {"block", "stats", "files"} <= e.keys() else None
 
 
-def _read_json(path: Path) -> Any:
+def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text("utf-8"))
+        content = json.loads(path.read_text("utf-8"))
     except (FileNotFoundError, ValueError):
-        return None
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _write_text(path: Path, text: str) -> None:
@@ -244,9 +259,5 @@ def _write_text(path: Path, text: str) -> None:
     with temporary.open("w", encoding="utf-8") as f:
         f.write(text)
         f.flush()
-        _sync(f.fileno())
+        os.fsync(f.fileno())
     temporary.replace(path)
-
-
-def _sync(handle: int) -> None:
-    os.fsync(handle)

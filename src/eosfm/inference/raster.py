@@ -281,4 +281,5 @@ def _gdal(doing: str, hint: str) -> Iterator[None]:
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # refused, or allowed by name, by the caller
             yield
     except (RasterioError, CPLE_BaseError, OSError, ValueError) as e:
-        raise RasterError(f"{doing}: {e}. {hint}") from e
+        reason = str(e.__cause__ or e).rstrip(".")  # rasterio's own text may only say "see previous exception"
+        raise RasterError(f"{doing}: {reason}. {hint}") from e

@@ -123,8 +123,7 @@ class SceneReader:
         for values, i in zip(raw, index, strict=True):
             invalid = self._nodata[i]
             if invalid is not None:
-                # compare as stored: -3.4e38 or 0.1 in a float32 file is not the float64 of the same digits
-                valid &= values != (np.asarray(invalid, values.dtype) if values.dtype.kind == "f" else invalid)
+                valid &= values != invalid  # a Python float: numpy rounds it to the file's type, as the writer did
         stored = raw.astype(np.float32)
         if raw.dtype.kind == "f":
             valid &= np.isfinite(stored).all(axis=0)
@@ -152,7 +151,7 @@ class SceneReader:
             raise RasterError(
                 f"nodata={nodata:g} cannot occur in {self.path}: {kind} holds integers {limits.min}..{limits.max}"
             )
-        return nodata
+        return float(nodata)
 
     def _require_georeference(self) -> None:
         if self.where.missing:

@@ -12,6 +12,7 @@ from eosfm.seeding import seeded
 ARCHITECTURE = "convnextv2_atto"
 MIN_SIZE = 32
 """Smallest side the deepest stage can see; sizes that are no multiple of it would lose their border."""
+_FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
 class ConvNeXtV2Atto(nn.Module):
@@ -56,7 +57,8 @@ class ConvNeXtV2Atto(nn.Module):
             for k, v in own.items()
             if k in tensors and tensors[k].shape != v.shape
         ]
-        problems += [f"{k}: contains NaN or Inf" for k, v in tensors.items() if not torch.isfinite(v).all()]
+        problems += [f"{k}: stored as {v.dtype}" for k, v in tensors.items() if v.dtype not in _FLOATS]
+        problems += [f"{k}: contains NaN or Inf" for k, v in tensors.items() if v.dtype in _FLOATS and not v.isfinite().all()]
         if problems:
             shown = "; ".join(sorted(problems)[:4]) + (f" and {len(problems) - 4} more" if len(problems) > 4 else "")
             raise CardError(f"{whose}: these are not {ARCHITECTURE} weights: {shown}")

@@ -33,7 +33,7 @@ def save_specialist(
     with atomic_folder(zoo / card.name, overwrite=overwrite) as tmp:
         tensors = encoder.tensors()
         try:
-            save_file(tensors, tmp / WEIGHTS, metadata={"format": "pt", "eosfm": card.name})
+            save_file(tensors, tmp / WEIGHTS, metadata={"format": "pt"})  # two keys would be written in random order
         except SafetensorError as e:  # how safetensors reports a full disk
             raise OutputError(f"cannot write {zoo / card.name / WEIGHTS}: {e}") from e
         weights = WeightsInfo(
@@ -67,6 +67,8 @@ def verify_specialist(folder: Path, *, exact_files: bool = False) -> SpecialistC
         CardError: the card is missing or malformed.
         CorruptArtifact: weights missing, truncated, changed, or (``exact_files``) other files beside them.
     """
+    if (folder / CARD).is_symlink():
+        raise CorruptArtifact(f"{folder / CARD}: not a plain file")
     card = read_card(folder / CARD)
     weights = folder / WEIGHTS
     require_file(weights, card.weights.sha256, card.weights.bytes)

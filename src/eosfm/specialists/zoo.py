@@ -78,6 +78,8 @@ def verify_zoo(zoo: Path, names: Sequence[str] | None = None) -> list[tuple[str,
     for folder in folders:
         problem = ""
         try:
+            if not folder.resolve().is_relative_to(zoo.resolve()):
+                raise ZooError("leads outside the zoo; copy the specialist into it instead of linking it")
             card = verify_specialist(folder, exact_files=True)
             load_specialist(folder)
             if card.name != folder.name:

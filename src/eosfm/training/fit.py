@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from eosfm._version import __version__
-from eosfm.contracts import Pyramid
+from eosfm.contracts import ConfigError, Pyramid
 from eosfm.data.chips import Chips, Splits
 from eosfm.ensemble import Ensemble
 from eosfm.seeding import purpose_seed, seeded
@@ -156,9 +156,9 @@ def adapt_ensemble(
         ``(model, result, energy)``, the model in evaluation mode with its best validation weights.
     """
     if ensemble.bands != splits.train.bands:
-        raise ValueError(f"the ensemble reads {ensemble.bands}, the data are {splits.train.bands}")
+        raise ConfigError(f"the ensemble reads {ensemble.bands}, the data are {splits.train.bands}")
     if cache and config.augment:
-        raise ValueError("cached features cannot be augmented: set cache=False or augment=False")
+        raise ConfigError("cached features cannot be augmented: set cache=False or augment=False")
     with seeded(purpose_seed(config.seed, "head")):
         model = TaskModel(ensemble, task)
     identity = splits.train.sha256() + fingerprint(model)

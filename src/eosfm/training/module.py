@@ -79,17 +79,19 @@ class FitResult:
 class TaskModule(L.LightningModule):
     """Any ``model(input) -> logits`` with a kind of task; checkpoints hold what is trained and nothing else."""
 
-    def __init__(self, model: nn.Module, kind: str, classes: int, config: FitConfig) -> None:
+    def __init__(
+        self, model: nn.Module, kind: str, classes: int, config: FitConfig, forward: Callable[[Any], Tensor] | None
+    ) -> None:
         super().__init__()
         self.model, self.kind, self.config = model, kind, config
         self.loss: Loss = make_loss(kind, config.loss, config.class_weights)
         self.scores = make_metrics(kind, classes)
-        self.forward_fn: Callable[[Any], Tensor] = model
+        self.logits: Callable[[Any], Tensor] = forward or model.forward
 
     def training_step(self, batch: tuple[Any, Tensor], number: int) -> Tensor:
         """The loss of one batch; a loss that is not finite stops the run before it spoils the weights."""
         x, y = batch
-        value = self.loss(self.forward_fn(x), y)
+        value = self.loss(self.logits(x), y)
         if not math.isfinite(value.item()):
             raise TrainingError(
                 f"loss is {value.item()} at epoch {self.current_epoch}, batch {number}: lower learning_rate "
@@ -100,7 +102,7 @@ class TaskModule(L.LightningModule):
 
     def validation_step(self, batch: tuple[Any, Tensor], number: int) -> None:  # noqa: ARG002
         """Add the batch to the validation scores."""
-        update_metrics(self.scores, self.kind, self.forward_fn(batch[0]), batch[1])
+        update_metrics(self.scores, self.kind, self.logits(batch[0]), batch[1])
 
     def on_validation_epoch_end(self) -> None:
         """Log the scores."""
@@ -221,9 +223,7 @@ def fit(
     """
     objective = OBJECTIVES[kind]
     with seeded(config.seed):
-        module = TaskModule(model, kind, classes, config)
-        if forward is not None:
-            module.forward_fn = forward
+        module = TaskModule(model, kind, classes, config, forward)
         best = ModelCheckpoint(
             folder, "best", monitor=objective.monitor, mode="max" if objective.higher_is_better else "min",
             save_top_k=1, save_last=True, enable_version_counter=False,

@@ -1,0 +1,1 @@
+"""Benchmark: baselines and comparisons under one protocol."""

@@ -1,0 +1,90 @@
+"""The command line: one table from command to function. Errors a user can repair end with exit code 2 and no traceback."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from functools import wraps
+
+import typer
+
+from eosfm import commands
+from eosfm._version import __version__
+from eosfm.contracts import EosfmError
+
+COMMANDS: dict[str, Callable[..., commands.Outcome]] = {
+    "demo": commands.demo,
+    "zoo list": commands.zoo_list,
+    "zoo show": commands.zoo_show,
+    "zoo verify": commands.zoo_verify,
+    "train": commands.train,
+    "compose": commands.compose,
+    "routes": commands.routes,
+    "adapt": commands.adapt,
+    "evaluate": commands.evaluate,
+    "predict": commands.predict,
+    "embed": commands.embed,
+}
+
+
+def make_app() -> typer.Typer:
+    """The typer application made from `COMMANDS`."""
+    about = "A generalist feature extractor for Earth observation, assembled from small specialists."
+    app = typer.Typer(help=about, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+    groups = {"zoo": typer.Typer(help="List, show and verify specialists.", no_args_is_help=True)}
+    for name, group in groups.items():
+        app.add_typer(group, name=name)
+    for words, function in COMMANDS.items():
+        *parents, leaf = words.split()
+        (groups[parents[0]] if parents else app).command(leaf)(_printing(function))
+
+    @app.callback(invoke_without_command=True)
+    def root(version: bool = typer.Option(False, "--version", help="Print the version.")) -> None:
+        if version:
+            typer.echo(__version__)
+            raise typer.Exit
+
+    return app
+
+
+def _printing(function: Callable[..., commands.Outcome]) -> Callable[..., None]:
+    @wraps(function)
+    def run(*args: object, **kwargs: object) -> None:
+        show(outcome := function(*args, **kwargs))
+        if outcome.failed:
+            raise typer.Exit(1)
+
+    return run
+
+
+def show(outcome: commands.Outcome) -> None:
+    """Print an outcome: its table, then its lines."""
+    if outcome.table:
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(*outcome.table[0], header_style="bold", show_lines=False, box=None, pad_edge=False)
+        for row in outcome.table[1:]:
+            table.add_row(*row)
+        # A terminal wraps to its width; a file or pipe gets every cell whole.
+        Console(width=None if sys.stdout.isatty() else 240, markup=False, highlight=False).print(table)
+    for line in outcome.lines:
+        typer.echo(line)
+
+
+def main() -> None:
+    """Entry point of ``eosfm``."""
+    # Small networks on a shared machine: threads that spin while they wait slow each other down by a factor of ten.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        make_app()()
+    except EosfmError as e:
+        typer.echo(f"error: {e}", err=True)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        typer.echo("interrupted; start the same command again to continue", err=True)
+        raise SystemExit(130) from None
+    except MemoryError as e:
+        typer.echo(f"error: out of memory ({e}); use a smaller batch_size or chip_size", err=True)
+        raise SystemExit(2) from None

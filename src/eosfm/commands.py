@@ -1,0 +1,363 @@
+"""Every command of ``eosfm`` as a documented Python function. Importing this module imports nothing heavy.
+
+Paths may be strings; results are returned, and printed by the command line (`eosfm.cli`) only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from eosfm.inference.predict import SceneReport
+    from eosfm.specialists.card import SpecialistCard
+    from eosfm.training.scoring import Scores
+
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Override settings: data.root=/data fit.epochs=5")
+]
+Bands = Annotated[
+    str | None, typer.Option(help="The image's bands in file order: SENSOR:BAND,BAND@UNIT, joined by '+'.")
+]
+ZooDir = Annotated[Path, typer.Argument(metavar="ZOO", help="Folder of specialists.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command has to say: lines and tables for people, and the value for programs."""
+
+    value: object
+    lines: tuple[str, ...] = ()
+    table: tuple[tuple[str, ...], ...] = ()
+    """first row is the header"""
+    failed: bool = False
+
+
+def demo(
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of small real data; without it, synthetic worlds are made.")
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(help="Where specialists, models and results go; an interrupted demo continues.")
+    ] = Path("runs/demo"),
+    report: Annotated[Path, typer.Option(help="The HTML report.")] = Path("report.html"),
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    workers: Annotated[int, typer.Option(help="Processes side by side; 0 is one per core.")] = 0,
+    quick: Annotated[bool, typer.Option("--quick", help="A smoke test: tiny data, two epochs, no meaning.")] = False,
+) -> Outcome:
+    """The whole paper in miniature: train specialists, fuse, adapt, compare, map a scene, write a report."""
+    from eosfm.demo.run import run_demo
+
+    summary = run_demo(data=data, out=out, report=report, seed=seed, workers=workers, quick=quick)
+    return Outcome(summary, lines=tuple(summary.lines))
+
+
+def zoo_list(zoo: ZooDir = Path("zoo")) -> Outcome:
+    """List the specialists of a zoo: bands, task, score, licence."""
+    from eosfm.specialists.zoo import list_zoo
+
+    rows = [("name", "bands", "task", "score (test)", "images", "licence")]
+    entries = list_zoo(zoo)
+    for e in entries:
+        c = e.card
+        score = f"{c.metrics[0].name} {c.metrics[0].value:.3f}" if c.metrics else "-"
+        rows.append((c.name, str(c.bandset()), c.task.kind, score, str(c.data.images), c.licence))
+    return Outcome([e.card for e in entries], table=tuple(rows), lines=(f"{len(entries)} specialists in {zoo}",))
+
+
+def zoo_show(zoo: ZooDir, name: Annotated[str, typer.Argument(help="Name of the specialist.")]) -> Outcome:
+    """Print a specialist's card."""
+    import yaml
+
+    from eosfm.config import to_plain
+    from eosfm.specialists.zoo import find
+
+    card: SpecialistCard = find(zoo, [name])[0].card
+    return Outcome(card, lines=(yaml.safe_dump(to_plain(card), sort_keys=False, allow_unicode=True).rstrip(),))
+
+
+def zoo_verify(
+    zoo: ZooDir = Path("zoo"),
+    names: Annotated[list[str] | None, typer.Argument(help="Only these; default all.")] = None,
+) -> Outcome:
+    """Check every card, hash and tensor of a zoo."""
+    from eosfm.specialists.zoo import verify_zoo
+
+    results = verify_zoo(zoo, names)
+    bad = [r for r in results if r[1]]
+    rows = [("specialist", "result"), *((n, p or "ok") for n, p in results)]
+    return Outcome(
+        results, table=tuple(rows), lines=(f"{len(results) - len(bad)} of {len(results)} are sound",), failed=bool(bad)
+    )
+
+
+def train(
+    config: Annotated[Path, typer.Argument(help="YAML file; see docs/configuration.md.")],
+    overrides: Overrides = None,
+    overwrite: Overwrite = False,
+) -> Outcome:
+    """Train one specialist and store it in a zoo. A killed run continues when started again."""
+    from eosfm.data.files import open_data
+    from eosfm.progress import bar
+    from eosfm.runs import TrainRun, read_run
+    from eosfm.training.energy import EnergyMeter
+    from eosfm.training.fit import train_specialist
+
+    run = read_run(TrainRun, config, overrides or ())
+    assert isinstance(run, TrainRun)
+    splits = open_data(run.data)
+    with bar(f"training {run.name}") as progress:
+        done = train_specialist(
+            splits, run.fit, run.zoo, name=run.name, description=run.description, head=run.head,
+            run=run.run or Path("runs") / run.name, meter=EnergyMeter(), progress=progress, overwrite=overwrite,
+        )  # fmt: skip
+    rows = [("score (test)", "value", "95 % interval", "samples")]
+    rows += [(m.name, f"{m.value:.4f}", f"{m.low:.4f} to {m.high:.4f}", str(m.samples)) for m in done.card.metrics]
+    return Outcome(done, table=tuple(rows), lines=(f"stored {run.zoo / run.name} ({done.card.reference})",))
+
+
+def compose(
+    zoo: ZooDir,
+    output: Annotated[Path, typer.Argument(help="Folder to write the ensemble to.")],
+    names: Annotated[list[str] | None, typer.Option("--specialist", help="Take only these (repeat).")] = None,
+    rules: Annotated[
+        list[str] | None, typer.Option("--rule", help="Adaptation rules (repeat); default all but the lossy.")
+    ] = None,
+    fusion: Annotated[str, typer.Option(help="conv1x1, mlp, concat, sum or product.")] = "conv1x1",
+    normalise: Annotated[str, typer.Option(help="Per view, before the fusion: none, layer or batch.")] = "none",
+    overwrite: Overwrite = False,
+) -> Outcome:
+    """Put specialists together into an ensemble (a list with hashes; weights stay in the zoo)."""
+    from eosfm.composition import compose as write
+    from eosfm.contracts import ConfigError
+    from eosfm.rules import DEFAULT_RULES
+
+    if normalise not in ("none", "layer", "batch"):
+        raise ConfigError(f"unknown normalisation {normalise!r}; known: none, layer, batch")
+    manifest = write(
+        zoo, output, names=names or None, rules=rules or DEFAULT_RULES, fusion=fusion,
+        normalise=normalise, overwrite=overwrite,  # type: ignore[arg-type]  # checked above
+    )  # fmt: skip
+    return Outcome(manifest, lines=(f"{output}: {len(manifest.specialists)} specialists, fusion {fusion}",))
+
+
+def routes(
+    path: Annotated[Path, typer.Argument(metavar="ENSEMBLE_OR_ZOO", help="Folder of an ensemble or of specialists.")],
+    bands: Annotated[str, typer.Option(help="The input's bands: SENSOR:BAND,BAND@UNIT, joined by '+'.")],
+    rules: Annotated[
+        list[str] | None, typer.Option("--rule", help="Adaptation rules (repeat), e.g. nearest-wavelength:30.")
+    ] = None,
+    statistics: Annotated[
+        bool, typer.Option(help="Plan as `adapt` does, which measures the input's statistics.")
+    ] = True,
+) -> Outcome:
+    """Show how each specialist would read an input: rule, bands, units, statistics; and who is skipped, and why."""
+    from eosfm.adaptation import plan_views
+    from eosfm.bands import BandSet
+    from eosfm.composition import MANIFEST, read_manifest
+    from eosfm.contracts import ZooError
+    from eosfm.rules import DEFAULT_RULES
+    from eosfm.specialists.zoo import find
+    from eosfm.statistics import BandStatistics
+
+    wanted = BandSet.parse(bands)
+    if (path / MANIFEST).exists():
+        manifest = read_manifest(path / MANIFEST)
+        entries = find((path / manifest.zoo).resolve(), [r.name for r in manifest.specialists])
+        chosen = tuple(rules or manifest.rules)
+    elif path.is_dir():
+        entries, chosen = find(path), tuple(rules or DEFAULT_RULES)
+    else:
+        raise ZooError(f"{path}: no such folder; expected an ensemble or a zoo")
+    own = BandStatistics(mean=(0.0,) * len(wanted), std=(1.0,) * len(wanted)) if statistics else None
+    rows = [("specialist", "rule", "reads", "units", "standardised with", "note")]
+    plans, skipped = [], []
+    for e in entries:
+        views, reason = plan_views(e.card.name, e.card.bandset(), e.card.statistics, wanted, own, chosen)
+        plans += views
+        skipped += [(e.card.name, reason)] if reason else []
+        for v in views:
+            units = ", ".join(dict.fromkeys(a if a == b else f"{a} -> {b}" for a, b in v.convert))
+            whose = "the specialist's statistics" if v.normalise == "specialist" else "the input's statistics"
+            rows.append((v.specialist, v.rule, ", ".join(v.bands), units, whose, v.note))
+    lines = [f"{len(plans)} views of {len(entries) - len(skipped)} specialists; {len(skipped)} skipped"]
+    lines += [f"skipped {name}: {reason}" for name, reason in skipped]
+    return Outcome((plans, skipped), table=tuple(rows) if plans else (), lines=tuple(lines), failed=not plans)
+
+
+def adapt(
+    config: Annotated[Path, typer.Argument(help="YAML file; see docs/configuration.md.")],
+    overrides: Overrides = None,
+    overwrite: Overwrite = False,
+) -> Outcome:
+    """Train fusion and decoder of a frozen ensemble for a task. A killed run continues when started again."""
+    from eosfm.data.files import open_data
+    from eosfm.ensemble import Ensemble
+    from eosfm.progress import bar
+    from eosfm.runs import AdaptRun, read_run
+    from eosfm.specialists.store import load_specialist
+    from eosfm.specialists.zoo import find
+    from eosfm.tasks.model import TaskSpec, save_task_model
+    from eosfm.training.energy import EnergyMeter
+    from eosfm.training.fit import adapt_ensemble, data_info, training_info
+    from eosfm.training.scoring import score
+
+    run = read_run(AdaptRun, config, overrides or ())
+    assert isinstance(run, AdaptRun)
+    splits = open_data(run.data)
+    task = TaskSpec(
+        kind=splits.train.kind, classes=splits.train.classes, chip_size=splits.train.images.shape[-1], head=run.head,
+        colours=run.colours,
+    )  # fmt: skip
+    ensemble = Ensemble(
+        [load_specialist(e.folder) for e in find(run.zoo, run.specialists)], splits.train.bands,
+        statistics=splits.train.statistics(), rules=run.rules, fusion=run.fusion, normalise=run.normalise, seed=run.fit.seed,
+    )  # fmt: skip
+    with bar(f"adapting {run.name}") as progress:
+        model, _, energy = adapt_ensemble(
+            ensemble, splits, task, run.fit, cache=run.cache, run=run.run or Path("runs") / run.name,
+            meter=EnergyMeter(), progress=progress, label=run.name,
+        )  # fmt: skip
+    result = score(model, splits.test, run.fit.seed)
+    folder = run.output or Path("models") / run.name
+    card = save_task_model(
+        model, folder, run.zoo, name=run.name, data=data_info(splits, splits.train.sha256()),
+        training=training_info("frozen ensemble", run.fit, energy), metrics=result.metrics, overwrite=overwrite,
+    )  # fmt: skip
+    skipped = [f"skipped {s.specialist}: {s.reason}" for s in ensemble.skipped]
+    return Outcome(card, table=_score_table(result, splits), lines=(*skipped, f"stored {folder}"))
+
+
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="Folder of a task model.")],
+    config: Annotated[Path, typer.Argument(help="YAML file with a `data` part (the one given to adapt works).")],
+    overrides: Overrides = None,
+    zoo: Annotated[Path | None, typer.Option(help="Where the specialists lie, if they moved.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Also write the scores as JSON.")] = None,
+) -> Outcome:
+    """Score a task model on the test split, beside a constant predictor."""
+    from eosfm.config import to_plain
+    from eosfm.contracts import DataError
+    from eosfm.data.files import open_data
+    from eosfm.files import write_json
+    from eosfm.runs import read_data
+    from eosfm.tasks.model import load_task_model
+    from eosfm.training.scoring import score
+
+    loaded, card = load_task_model(model, zoo)
+    splits = open_data(read_data(config, overrides or ()))
+    if splits.test.bands != loaded.encoder.bands or splits.test.classes != card.task.classes:
+        raise DataError(
+            f"{model} reads {loaded.encoder.bands} and predicts {', '.join(card.task.classes)}; "
+            f"the data are {splits.test.bands} with {', '.join(splits.test.classes)}"
+        )
+    result = score(loaded, splits.test, card.training.seed)
+    if output is not None:
+        facts = {"model": card.name, "weights_sha256": card.weights.sha256, "data_sha256": splits.test.sha256(),
+                 "split": splits.rule, "metrics": [to_plain(m) for m in result.metrics]}  # fmt: skip
+        write_json(output, facts)
+    return Outcome(result, table=_score_table(result, splits), lines=((f"wrote {output}",) if output else ()))
+
+
+def predict(
+    model: Annotated[Path, typer.Argument(help="Folder of a task model.")],
+    image: Annotated[Path, typer.Argument(help="GeoTIFF scene of any size.")],
+    output: Annotated[Path, typer.Argument(help="The map to write (cloud-optimised GeoTIFF).")],
+    bands: Bands = None,
+    nodata: Annotated[float | None, typer.Option(help="The scene's nodata value, if it does not declare it.")] = None,
+    overlap: Annotated[int | None, typer.Option(help="Pixels that neighbouring tiles share.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Tiles per model call; lower it when memory is short.")] = 8,
+    probabilities: Annotated[bool, typer.Option("--probabilities", help="Also write class probabilities.")] = False,
+    zoo: Annotated[Path | None, typer.Option(help="Where the specialists lie, if they moved.")] = None,
+    allow_no_crs: Annotated[bool, typer.Option("--allow-no-crs", help="Accept a scene without georeference.")] = False,
+    overwrite: Overwrite = False,
+) -> Outcome:
+    """Map a whole scene: GeoTIFF in, GeoTIFF out, in bounded memory. A killed run continues when started again."""
+    from eosfm.bands import BandSet
+    from eosfm.inference.predict import predict_scene
+    from eosfm.tasks.model import SceneTaskModel, load_task_model
+
+    loaded, card = load_task_model(model, zoo)
+    colours = [(int(c[1:3], 16), int(c[3:5], 16), int(c[5:7], 16)) for c in card.task.colours] or None
+    report = predict_scene(
+        SceneTaskModel(loaded, card.weights.sha256), image, output, bands=BandSet.parse(bands) if bands else None,
+        overlap=overlap, batch_size=batch_size, nodata=nodata, overwrite=overwrite, allow_no_crs=allow_no_crs,
+        probabilities=probabilities, colours=colours,
+    )  # fmt: skip
+    return _scene_outcome(report)
+
+
+def embed(
+    model: Annotated[
+        Path, typer.Argument(help="Folder of a task model, or of an ensemble with a trained or weightless fusion.")
+    ],
+    image: Annotated[Path, typer.Argument(help="GeoTIFF scene of any size.")],
+    output: Annotated[Path, typer.Argument(help="The features to write, float32, one band per channel.")],
+    level: Annotated[int, typer.Option(min=0, max=3, help="Pyramid level: 0 is stride 4, 3 is stride 32.")] = 0,
+    bands: Bands = None,
+    chip_size: Annotated[
+        int | None, typer.Option(help="Tile side; default the model's. Features depend on it.")
+    ] = None,
+    nodata: Annotated[float | None, typer.Option(help="The scene's nodata value, if it does not declare it.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Tiles per model call.")] = 8,
+    zoo: Annotated[Path | None, typer.Option(help="Where the specialists lie, if they moved.")] = None,
+    allow_no_crs: Annotated[bool, typer.Option("--allow-no-crs", help="Accept a scene without georeference.")] = False,
+    overwrite: Overwrite = False,
+) -> Outcome:
+    """Write the fused features of a scene: GeoTIFF in, feature GeoTIFF out."""
+    from eosfm.bands import BandSet
+    from eosfm.composition import load
+    from eosfm.contracts import ConfigError
+    from eosfm.inference.predict import predict_scene
+    from eosfm.tasks.model import TASK, SceneFeatures, fingerprint, load_task_model
+
+    declared = BandSet.parse(bands) if bands else None
+    if (model / TASK).exists():
+        loaded, card = load_task_model(model, zoo)
+        ensemble, side = loaded.encoder, card.task.chip_size
+    else:
+        ensemble = load(model, declared, zoo=zoo)
+        side = max(c.chip_size for c in ensemble.cards)
+        if not ensemble.fusion_trained and any(True for _ in ensemble.fusion.parameters()):
+            raise ConfigError(
+                f"{model}: its {ensemble.fusion.name} fusion is untrained, so its features would be random mixtures. "
+                "Adapt it to a task first, or compose with --fusion concat (or sum), which has nothing to train."
+            )
+    features = SceneFeatures(ensemble, level, chip_size or side, fingerprint(ensemble))
+    report = predict_scene(
+        features, image, output, bands=declared, nodata=nodata, batch_size=batch_size, overwrite=overwrite,
+        allow_no_crs=allow_no_crs,
+    )  # fmt: skip
+    return _scene_outcome(report)
+
+
+def _score_table(result: Scores, splits: object) -> tuple[tuple[str, ...], ...]:
+    from eosfm.benchmark.baselines import ConstantPredictor
+    from eosfm.data.chips import Splits
+    from eosfm.training.scoring import score
+
+    assert isinstance(splits, Splits)
+    constant = score(ConstantPredictor(splits.train), splits.test, 0)
+    rows = [("score (test)", "value", "95 % interval", "constant predictor", "samples")]
+    for m, c in zip(result.metrics, constant.metrics, strict=True):
+        rows.append((m.name, f"{m.value:.4f}", f"{m.low:.4f} to {m.high:.4f}", f"{c.value:.4f}", str(m.samples)))
+    return tuple(rows)
+
+
+def _scene_outcome(report: SceneReport) -> Outcome:
+    lines = [f"warning: {w}" for w in report.warnings]
+    lines += [f"wrote {p}" for p in report.outputs]
+    lines.append(
+        f"{report.tiles} tiles ({report.skipped_tiles} without data), {report.pixels} pixels, "
+        f"{100 * report.valid_share:.1f} % valid, {report.seconds:.1f} s"
+    )
+    lines += [f"  {name}: {100 * share:.1f} %" for name, share in report.class_shares.items()]
+    if report.tile_disagreement is not None:
+        split = "" if report.split_share is None else f"; {100 * report.split_share:.2f} % of them change class"
+        lines.append(f"overlapping tiles differ by {report.tile_disagreement:.4f} on average{split}")
+    return Outcome(dataclasses.replace(report), lines=tuple(lines))

@@ -1,0 +1,327 @@
+"""Pictures of images and class maps, in numpy. Channels are picked by common name, never by position.
+
+    picture = best_picture(chips, bands)      # (n, h, w, 3) uint8, "true colour (B04, B03, B02)"
+    colours = class_colours(["unburnt", "burnt"])
+    rgb = colour_map(labels, colours)
+
+One call stretches all its images alike, so pass the chips that a reader will compare together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eosfm.bands import Band, BandSet, Modality
+from eosfm.contracts import BandError, DataError
+from eosfm.units import MIN_LINEAR_POWER, Quantity, Unit, affine
+
+Pixels: TypeAlias = NDArray[np.uint8]
+Numbers: TypeAlias = NDArray[Any]
+Kind: TypeAlias = Literal["true-colour", "false-colour", "sar", "grey"]
+
+NODATA = "#dfe2e6"
+"""Light grey: pixels without a value, and pixels whose label is ignored."""
+
+_COMPOSITES: dict[Kind, tuple[tuple[str, ...], ...]] = {
+    "true-colour": (("red",), ("green",), ("blue",)),
+    "false-colour": (("swir22", "swir16"), ("nir08", "nir"), ("red",)),
+}
+_POLARISATIONS = (("VV", "VH"), ("HH", "HV"))
+_PERCENTILES = (2.0, 98.0)
+_MIN_SPAN = {Quantity.REFLECTANCE: 0.03, Quantity.BACKSCATTER: 3.0, Quantity.BRIGHTNESS: 8.0, Quantity.HEIGHT: 1.0}
+"""What is at least spread from black to white, so that the noise of an even surface is not stretched into structure."""
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """What can be shown of an image, and what a caption should call it."""
+
+    pixels: Pixels
+    """``(h, w, 3)``, or ``(n, h, w, 3)`` for ``n`` images"""
+    label: str
+    """``"true colour (B04, B03, B02)"``"""
+
+
+def possible_pictures(bands: BandSet) -> list[Kind]:
+    """The kinds of picture that ``bands`` allow, the most familiar first; ``"grey"`` is always possible."""
+    kinds: list[Kind] = [k for k in _COMPOSITES if _optical(bands, k) is not None]
+    return [*kinds, *(["sar"] if _polarisations(bands) is not None else []), "grey"]  # type: ignore[list-item]
+
+
+def picture(images: Numbers, bands: BandSet, kind: Kind) -> Picture:
+    """``images`` ``(c, h, w)`` or ``(n, c, h, w)``, in the units that ``bands`` declare, as a picture of ``kind``.
+
+    Each channel is stretched between its 2nd and 98th percentile over all images; 8-bit optical values, which are made
+    for display, stay as they are. Pixels that are not finite become `NODATA`. Permuting the channels together with the
+    bands changes nothing.
+
+    Raises:
+        BandError: ``bands`` do not allow this kind, or ``images`` has another number of channels.
+    """
+    x = np.asarray(images)
+    if x.ndim not in (3, 4) or x.shape[-3] != len(bands):
+        raise BandError(f"expected (c, h, w) or (n, c, h, w) with {len(bands)} channels for {bands}; got {x.shape}")
+    if kind == "sar":
+        pair = _polarisations(bands)
+        if pair is None:
+            raise BandError(f"a SAR picture needs VV and VH, or HH and HV, of one sensor; the bands are {bands}")
+        co, cross = (_physical(_channel(x, i), bands[i].unit) for i in pair)
+        a, b = (bands[i].name for i in pair)
+        spans = [_MIN_SPAN[bands[pair[0]].unit.quantity]] * 3
+        unit = "" if bands[pair[0]].unit is Unit.EIGHT_BIT else " in dB"
+        return Picture(_compose([co, cross, co - cross], spans), f"SAR ({a}, {b}, {a}−{b}{unit})")
+    if kind == "grey":
+        i = _plainest(bands)
+        return Picture(_stretched(x, bands, (i, i, i)), f"{bands[i].name} ({bands[i].common}), grey")
+    index = _optical(bands, kind)
+    if index is None:
+        wanted = ", ".join(" or ".join(c) for c in _COMPOSITES[kind])
+        raise BandError(f"a {kind} picture needs {wanted} of one sensor; the bands are {bands}")
+    names = ", ".join(bands[i].name for i in index)
+    title = "true colour" if kind == "true-colour" else f"{_said(bands[index[0]])}–NIR–red"
+    return Picture(_stretched(x, bands, index), f"{title} ({names})")
+
+
+def best_picture(images: Numbers, bands: BandSet) -> Picture:
+    """The most familiar picture that ``bands`` allow: true colour, else false colour, else SAR, else one band in grey."""
+    return picture(images, bands, possible_pictures(bands)[0])
+
+
+def true_colour(images: Numbers, bands: BandSet) -> Pixels:
+    """Red, green and blue as a human would see them; see `picture`."""
+    return picture(images, bands, "true-colour").pixels
+
+
+def false_colour(images: Numbers, bands: BandSet) -> Pixels:
+    """Short-wave infrared, near infrared, red: burns are red-brown, healthy plants green, water black; see `picture`."""
+    return picture(images, bands, "false-colour").pixels
+
+
+def sar_composite(images: Numbers, bands: BandSet) -> Pixels:
+    """VV, VH and their ratio (the difference in dB); see `picture`."""
+    return picture(images, bands, "sar").pixels
+
+
+def class_colours(classes: Sequence[str]) -> list[str]:
+    """One ``"#rrggbb"`` per class: what a map maker would choose for a known name, else a colour-blind safe palette.
+
+    The colours of one call differ from one another; equal calls give equal colours.
+    """
+    chosen: dict[int, str] = {}
+    for i, name in enumerate(classes):
+        base = _known_colour(name)
+        if base is not None:
+            shades = [base, *(_shade(base, s) for s in (0.35, -0.3, 0.55, -0.5))]
+            chosen[i] = _distinct(shades, list(chosen.values()))
+    for i in range(len(classes)):
+        if i not in chosen:
+            palette = [*_QUALITATIVE, *(_shade(c, 0.4) for c in _QUALITATIVE), *(_shade(c, -0.4) for c in _QUALITATIVE)]
+            chosen[i] = _distinct(palette, list(chosen.values()))
+    return [chosen[i] for i in range(len(classes))]
+
+
+def colour_map(labels: Numbers, colours: Sequence[str], ignore: int = 255) -> Pixels:
+    """Labels ``(..., h, w)`` as ``(..., h, w, 3)``; label ``i`` gets ``colours[i]``, ``ignore`` gets `NODATA`.
+
+    Raises:
+        DataError: a label without a colour.
+    """
+    y = np.asarray(labels)
+    outside = (y != ignore) & ((y < 0) | (y >= len(colours)))
+    if outside.any():
+        bad = ", ".join(str(v) for v in np.unique(y[outside])[:5].tolist())
+        raise DataError(f"labels {bad} have no colour: there are {len(colours)} colours, and {ignore} is ignored")
+    table = np.array([_rgb(c) for c in (*colours, NODATA)], np.uint8)
+    return table[np.where(y == ignore, len(colours), y).astype(np.int64)]
+
+
+AGREEMENT = {"agrees": "#e9edf1", "differs": "#d1495b"}
+"""Legend of `agreement_map`."""
+
+
+def agreement_map(prediction: Numbers, truth: Numbers, ignore: int = 255) -> Pixels:
+    """Where ``prediction`` and ``truth`` ``(..., h, w)`` agree and where they differ; ignored pixels are `NODATA`."""
+    y = np.where(np.asarray(truth) == ignore, 2, np.asarray(prediction) != np.asarray(truth))
+    return colour_map(y, list(AGREEMENT.values()), ignore=2)
+
+
+def _optical(bands: BandSet, kind: Kind) -> tuple[int, int, int] | None:
+    """Channels of the composite, all of one sensor: the finest that has them."""
+    sensors = {b.sensor for b in bands if b.modality is Modality.OPTICAL}
+
+    def rank(sensor: str) -> tuple[float, str]:
+        sizes = [b.gsd_m for b in bands if b.sensor == sensor and b.gsd_m is not None]
+        return min(sizes, default=float("inf")), sensor
+
+    for sensor in sorted(sensors, key=rank):
+        channels = {b.common: i for i, b in enumerate(bands) if b.sensor == sensor}
+        picked = [next((channels[c] for c in options if c in channels), None) for options in _COMPOSITES[kind]]
+        r, g, b = picked
+        if r is not None and g is not None and b is not None:
+            return r, g, b
+    return None
+
+
+def _polarisations(bands: BandSet) -> tuple[int, int] | None:
+    sensors = sorted({b.sensor for b in bands if b.modality is Modality.SAR})
+    for sensor in sensors:
+        channels = {b.name: i for i, b in enumerate(bands) if b.sensor == sensor}
+        for co, cross in _POLARISATIONS:
+            if co in channels and cross in channels:
+                return channels[co], channels[cross]
+    return None
+
+
+def _plainest(bands: BandSet) -> int:
+    """The band to show alone: red or its like, whatever the order of the channels."""
+    liked = ["red", "pan", "green", "nir08", "nir", "vv", "hh", "elevation"]
+
+    def rank(i: int) -> tuple[int, str, str]:
+        b = bands[i]
+        return (liked.index(b.common) if b.common in liked else len(liked)), b.sensor, b.name
+
+    return min(range(len(bands)), key=rank)
+
+
+def _said(band: Band) -> str:
+    return {"swir22": "SWIR2", "swir16": "SWIR1"}.get(band.common, band.common)
+
+
+def _channel(x: Numbers, i: int) -> NDArray[np.float64]:
+    """Channel ``i`` as ``(n, h, w)`` or ``(h, w)``, with NaN where nothing finite is."""
+    c: NDArray[np.float64] = x[..., i, :, :].astype(np.float64)
+    c[~np.isfinite(c)] = np.nan
+    return c
+
+
+def _physical(c: NDArray[np.float64], unit: Unit) -> NDArray[np.float64]:
+    """Reflectance or dB, so that channels in different units look alike; other quantities as they are."""
+    if unit.quantity is Quantity.REFLECTANCE:
+        scale, offset = affine(unit, Unit.REFLECTANCE) or (1.0, 0.0)
+        return c * scale + offset
+    if unit is Unit.LINEAR:
+        power: NDArray[np.float64] = np.log10(np.maximum(c, MIN_LINEAR_POWER))
+        return 10.0 * power
+    return c
+
+
+def _stretched(x: Numbers, bands: BandSet, index: tuple[int, int, int]) -> Pixels:
+    channels = [_physical(_channel(x, i), bands[i].unit) for i in index]
+    picked = [bands[i] for i in index]
+    if all(b.unit is Unit.EIGHT_BIT and b.modality is Modality.OPTICAL for b in picked):
+        return _compose(channels, None)
+    return _compose(channels, [_MIN_SPAN[b.unit.quantity] for b in picked])
+
+
+def _compose(channels: Sequence[NDArray[np.float64]], spans: Sequence[float] | None) -> Pixels:
+    """Three channels, black to white over at least ``spans``, or 0-255 as they are where it is None."""
+    shown = []
+    for i, c in enumerate(channels):
+        low, high = (0.0, 255.0) if spans is None else _limits(c, spans[i])
+        shown.append(np.clip((c - low) / (high - low), 0.0, 1.0))
+    rgb = np.stack(shown, axis=-1)
+    void = np.isnan(rgb).any(axis=-1, keepdims=True)
+    rgb = np.where(void, np.array(_rgb(NODATA)) / 255.0, rgb)
+    return np.rint(rgb * 255.0).astype(np.uint8)
+
+
+def _limits(c: NDArray[np.float64], span: float) -> tuple[float, float]:
+    valid = c[np.isfinite(c)]
+    if valid.size == 0:
+        return 0.0, 1.0
+    low, high = (float(p) for p in np.percentile(valid, _PERCENTILES))
+    if high - low < span:
+        low, high = (low + high - span) / 2, (low + high + span) / 2
+    return low, high
+
+
+_NEUTRAL = {
+    "unburnt", "unburned", "not burnt", "not burned", "background", "other", "others", "rest", "none", "land", "clear",
+    "open", "dry", "no water", "non water", "not water", "no flood", "no cloud", "no change", "unchanged", "clear sky",
+    "dry land", "no building", "non built", "negative",
+}  # fmt: skip
+_NEUTRAL_COLOUR = "#ebe5d5"
+
+# Checked in this order: the first word found in the name decides. Light and dark are chosen so that neighbours on a map
+# (forest - urban, crops - grass) keep apart without red-green vision.
+_KNOWN: tuple[tuple[str, str], ...] = (
+    ("flood+vegetation", "#4cb5ae"), ("flood", "#4aa8e0"), ("wetland marsh mangrove swamp bog peat", "#4cb5ae"),
+    ("shadow", "#4b4560"), ("cirrus thin haze", "#c3cbd8"), ("cloud", "#aeb8c6"), ("snow ice glacier", "#c5e7f5"),
+    ("burn fire scar char", "#d7401f"), ("change damage destroyed landslide", "#d7401f"), ("ship boat vessel", "#332288"),
+    ("boundary border edge outline", "#4a2c1a"),
+    ("agroforestry agro", "#8a9a3b"), ("shrub heath moor scrub chaparral bush savanna", "#a89246"),
+    ("conifer needle", "#0b3d2a"), ("forest tree wood broadleaf broadleaved deciduous", "#14633c"),
+    ("permanent orchard vineyard olive vine fruit plantation", "#b58ac9"), ("rice", "#7f8fd1"),
+    ("pasture meadow grass rangeland herbaceous vegetation green", "#b5d85f"),
+    ("crop arable agricultur cultivat farm field interior harvest", "#f0a92e"),
+    ("industr commercial factory warehouse", "#9c4f96"), ("road highway runway railway airport parking asphalt", "#70757d"),
+    ("suburb residential sparse houses", "#ee9ca0"), ("urban built building dense impervious settlement city artificial roof",
+                                                      "#d2476a"),
+    ("water river lake sea ocean marine pond coastal", "#1f6fb8"),
+    ("bare soil sand beach dune rock desert barren mine quarry", "#c9ad86"),
+)  # fmt: skip
+
+# Paul Tol's "muted" and "bright" sets, which stay apart under the common colour-vision deficiencies.
+_QUALITATIVE = (
+    "#332288",
+    "#ddcc77",
+    "#117733",
+    "#88ccee",
+    "#882255",
+    "#44aa99",
+    "#cc6677",
+    "#999933",
+    "#aa4499",
+    "#4477aa",
+)
+
+
+def _known_colour(name: str) -> str | None:
+    words = _words(name)
+    if " ".join(words) in _NEUTRAL:
+        return _NEUTRAL_COLOUR
+    for keys, colour in _KNOWN:
+        for key in keys.split():  # "a+b": both words
+            if all(any(w.startswith(part) for w in words) for part in key.split("+")):
+                return colour
+    return None
+
+
+def _words(name: str) -> list[str]:
+    """``"SeaLake" -> ["sea", "lake"]``, ``"Non-irrigated arable land" -> ["non", "irrigated", "arable", "land"]``."""
+    spaced = "".join(f" {c}" if c.isupper() and i and name[i - 1].islower() else c for i, c in enumerate(name))
+    return "".join(c.lower() if c.isalnum() else " " for c in spaced).split()
+
+
+def _distinct(candidates: Sequence[str], taken: Sequence[str]) -> str:
+    """The first candidate well apart from all ``taken``, else the one farthest from them."""
+    gaps = [min((_gap(c, t) for t in taken), default=1e9) for c in candidates]
+    return next((c for c, g in zip(candidates, gaps, strict=True) if g > 15.0), candidates[int(np.argmax(gaps))])
+
+
+def _gap(a: str, b: str) -> float:
+    """Distance in CIELAB; about 2 is just noticeable."""
+    return float(np.linalg.norm(_lab(a) - _lab(b)))
+
+
+def _lab(colour: str) -> NDArray[np.float64]:
+    c = np.array(_rgb(colour)) / 255.0
+    linear = np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
+    xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]) @ linear
+    f = np.cbrt(xyz / np.array([0.9505, 1.0, 1.089]))
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+def _shade(colour: str, by: float) -> str:
+    """``colour`` moved towards white (``by`` > 0) or black."""
+    target = 255.0 if by > 0 else 0.0
+    return "#" + "".join(f"{round(v + (target - v) * abs(by)):02x}" for v in _rgb(colour))
+
+
+def _rgb(colour: str) -> tuple[int, int, int]:
+    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)

@@ -1,0 +1,295 @@
+"""The plots of the report. Each function returns PNG bytes in one consistent style; equal input gives equal bytes.
+
+png = score_bars([ScoreBar("ensemble", 0.81, 0.79, 0.83, (0.80, 0.81, 0.82), highlight=True), ...], label="mIoU")
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eosfm.contracts import DataError
+from eosfm.report.panels import Panel, gallery, scene_panels
+from eosfm.report.routes import RouteView, band_labels, route_diagram
+from eosfm.report.style import (
+    ACCENT,
+    ACCENT_SOFT,
+    FAINT,
+    INK,
+    MUTED,
+    SERIES,
+    Sheet,
+    Width,
+    points,
+    sheet,
+    spread,
+    width_px,
+)
+
+__all__ = [
+    "Panel", "RouteView", "ScoreBar", "band_labels", "confusion", "curve", "gallery", "route_diagram", "scene_panels",
+    "score_bars", "training_curves",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ScoreBar:
+    """The score of one method: a mean, its 95 % interval (NaN where unknown) and the score of each seed."""
+
+    name: str
+    mean: float
+    low: float = math.nan
+    high: float = math.nan
+    seeds: tuple[float, ...] = ()
+    highlight: bool = False
+
+
+def score_bars(rows: Sequence[ScoreBar], *, label: str, digits: int = 3, width: Width = "full") -> bytes:
+    """PNG of one line per method, in the given order: mean, interval, one open dot per seed, and the numbers.
+
+    The axis starts at zero where that costs no detail.
+
+    Raises:
+        DataError: no rows, or no finite mean.
+        MissingExtra: matplotlib or Pillow is not installed.
+    """
+    numbers = [v for r in rows for v in (r.mean, r.low, r.high, *r.seeds) if math.isfinite(v)]
+    if not numbers:
+        raise DataError("score_bars needs at least one method with a finite score")
+    low, high = min(numbers), max(numbers)
+    pad = 0.06 * ((high - low) or abs(high) or 1.0)
+    start = 0.0 if 0 <= low < 0.4 * high else low - pad
+    step, top = 38.0, 12.0
+    with sheet(width_px(width), 100) as s:
+        left = min(s.widest([r.name for r in rows], 14, True), 0.34 * s.width) + 18
+        ranges = [_interval(r, digits) for r in rows]
+        values = s.widest([_number(r.mean, digits) for r in rows], 14, True)
+        right = values + s.widest(ranges, 12) + (30 if any(ranges) else 18)
+        bottom = top + step * len(rows)
+        s.resize(bottom + 80)
+        ax = s.axes(left, top, s.width - left - right, bottom - top)
+        ax.set(xlim=(start, high + pad), ylim=(len(rows) - 0.5, -0.5), yticks=[])
+        ax.set_xlabel(label, size=points(13), color=INK, labelpad=6)
+        ax.grid(False, axis="y")
+        ax.spines["left"].set_visible(False)
+        _ticks(ax.xaxis, 7 if width == "full" else 5)
+        for i, r in enumerate(rows):
+            y = top + step * (i + 0.5)
+            if r.highlight:
+                s.box(0, y - step / 2 + 2, s.width, step - 4, fill=ACCENT_SOFT, radius=6, zorder=0)
+            colour = ACCENT if r.highlight else MUTED
+            s.text(10, y, s.fit(r.name, left - 20, 14, r.highlight), size=14, bold=r.highlight, colour=INK)
+            s.text(s.width - right + 12, y, _number(r.mean, digits), size=14, bold=True, colour=colour)
+            s.text(s.width - right + 22 + values, y, ranges[i], size=12, colour=MUTED)
+            ax.plot(
+                [r.low, r.high], [i, i], color=colour, linewidth=points(3), alpha=0.55, solid_capstyle="butt", zorder=3
+            )
+            for end in (r.low, r.high):
+                ax.plot([end, end], [i - 0.13, i + 0.13], color=colour, linewidth=points(1.6), zorder=3)
+            ax.plot(
+                r.seeds, [i + 0.27] * len(r.seeds), "o", markersize=points(5), markerfacecolor="white",
+                markeredgecolor=colour, markeredgewidth=points(1.1), zorder=4,
+            )  # fmt: skip
+            ax.plot([r.mean], [i], "D" if r.highlight else "o", color=colour, markersize=points(9), markeredgecolor="white",
+                    markeredgewidth=points(1.2), zorder=5)  # fmt: skip
+        _score_key(s, left, bottom + 66, any(ranges), any(len(r.seeds) for r in rows))
+        return s.png()
+
+
+def curve(
+    x: Sequence[float],
+    mean: Sequence[float],
+    low: Sequence[float],
+    high: Sequence[float],
+    *,
+    xlabel: str,
+    ylabel: str,
+    references: Mapping[str, float] | None = None,
+    runs: Sequence[Sequence[float]] = (),
+    label: str = "mean",
+    width: Width = "full",
+) -> bytes:
+    """PNG of a mean with its 95 % band, dots of single runs (one sequence over ``x`` per run), and reference lines.
+
+    Raises:
+        DataError: sequences of different lengths, or none.
+        MissingExtra: matplotlib or Pillow is not installed.
+    """
+    if not x or {len(mean), len(low), len(high), *map(len, runs)} != {len(x)}:
+        raise DataError(
+            f"curve: {len(x)} x, {len(mean)} means, {len(low)} lows, {len(high)} highs must be equally many"
+        )
+    lines = dict(references or {})
+    every = [v for seq in (mean, low, high, lines.values(), *runs) for v in seq if math.isfinite(v)]
+    bottom, top = min(every, default=0.0), max(every, default=1.0)
+    pad = 0.08 * ((top - bottom) or 1.0)
+    with sheet(width_px(width), 400 if width == "full" else 330) as s:
+        names = [f"{n}  {v:.3f}" for n, v in lines.items()]
+        room = min(s.widest([*names, label], 12, True) + 26, 0.36 * s.width)
+        box = (64.0, 14.0, s.width - 64 - room, s.height - 14 - 56.0)
+        ax = s.axes(*box)
+        ax.set(ylim=(bottom - pad, top + pad), xlim=_padded(x))
+        ax.grid(False, axis="x")
+        _ticks(ax.xaxis, 8, integers=all(float(v).is_integer() for v in x))
+        _ticks(ax.yaxis, 6)
+        ax.set_xlabel(xlabel, size=points(13), color=INK, labelpad=6)
+        ax.set_ylabel(ylabel, size=points(13), color=INK, labelpad=8)
+        for k, value in enumerate(lines.values()):
+            colour, dashes = SERIES[1 + k % (len(SERIES) - 1)]
+            ax.axhline(
+                value, color=colour, linewidth=points(1.5), linestyle=dashes if dashes != "-" else "--", zorder=2
+            )
+        ax.fill_between(x, low, high, color=ACCENT, alpha=0.15, linewidth=0, zorder=2)
+        for run in runs:
+            ax.plot(x, run, "o", markersize=points(4.5), color=ACCENT, alpha=0.35, markeredgewidth=0, zorder=3)
+        ax.plot(x, mean, "o-", color=ACCENT, linewidth=points(2.6), markersize=points(8), markeredgecolor="white",
+                markeredgewidth=points(1.2), zorder=4)  # fmt: skip
+        last = next((v for v in reversed(mean) if math.isfinite(v)), bottom)
+        colours = [ACCENT, *(SERIES[1 + k % (len(SERIES) - 1)][0] for k in range(len(lines)))]
+        _end_labels(s, box, ax, [last, *lines.values()], [label, *names], colours)
+        return s.png()
+
+
+def confusion(
+    matrix: Sequence[Sequence[float]] | NDArray[Any], classes: Sequence[str], *, width: Width = "half"
+) -> bytes:
+    """PNG of a confusion matrix ``[truth][prediction]`` of counts, each row shown as shares of the true class.
+
+    Raises:
+        DataError: the matrix is not square with one row per class.
+        MissingExtra: matplotlib or Pillow is not installed.
+    """
+    m = np.asarray(matrix, np.float64)
+    n = len(classes)
+    if m.shape != (n, n) or n == 0:
+        raise DataError(f"confusion: expected a matrix ({n}, {n}) for {n} classes; got {m.shape}")
+    totals = m.sum(axis=1, keepdims=True)
+    shares = np.divide(m, totals, out=np.zeros_like(m), where=totals > 0)
+    with sheet(width_px(width), 100) as s:
+        names = [s.fit(c, 0.3 * s.width, 12) for c in classes]
+        left = s.widest(names, 12) + 36
+        cell = min((s.width - left - 8) / n, 84.0)
+        long = s.widest(names, 12) > cell - 4
+        top = (s.widest(names, 12) * 0.75 + 42) if long else 48.0
+        tall = min(cell, 64.0)
+        s.resize(top + n * tall + 8)
+        s.text(left, 12, "predicted", size=12, colour=MUTED)
+        s.text(8, top + n * tall / 2, "true", size=12, colour=MUTED, rotation=90, at="center", vertical="center")
+        for i in range(n):
+            y = top + i * tall
+            s.text(left - 10, y + tall / 2, names[i], size=12, at="right")
+            x = left + (i + 0.5) * cell
+            if long:
+                s.text(x - 2, top - 8, names[i], size=12, rotation=45, vertical="baseline")
+            else:
+                s.text(x, top - 13, names[i], size=12, at="center")
+            for j in range(n):
+                share = float(shares[i, j])
+                s.box(left + j * cell + 1, y + 1, cell - 2, tall - 2, fill=_blue(share), radius=3)
+                if cell >= 26:
+                    ink = "white" if share > 0.55 else INK if share >= 0.005 else FAINT
+                    middle = left + (j + 0.5) * cell
+                    size = 13 if cell > 40 else 11
+                    s.text(middle, y + tall / 2, f"{100 * share:.0f} %" if cell > 40 else f"{100 * share:.0f}", size=size,
+                           colour=ink, at="center", bold=i == j)  # fmt: skip
+        return s.png()
+
+
+def training_curves(
+    series: Mapping[str, Sequence[tuple[float, float]]],
+    *,
+    ylabel: str = "validation score",
+    xlabel: str = "epoch",
+    width: Width = "half",
+) -> bytes:
+    """PNG of one line per name over ``(epoch, value)`` pairs, labelled at its end.
+
+    Raises:
+        DataError: no series, or one without points.
+        MissingExtra: matplotlib or Pillow is not installed.
+    """
+    if not series or any(len(points_) == 0 for points_ in series.values()):
+        raise DataError("training_curves needs at least one point in every series")
+    with sheet(width_px(width), 330) as s:
+        room = min(s.widest(list(series), 12, True) + 24, 0.4 * s.width)
+        box = (60.0, 14.0, s.width - 60 - room, s.height - 14 - 56.0)
+        ax = s.axes(*box)
+        every = [float(e) for pts in series.values() for e, _ in pts]
+        ax.set_xlim(_padded(every))
+        for (_, pts), (colour, dashes) in zip(series.items(), _cycle(len(series)), strict=True):
+            epochs, values = zip(*pts, strict=True)
+            marker = "o" if len(pts) == 1 else ""
+            ax.plot(epochs, values, marker=marker, color=colour, linewidth=points(2), linestyle=dashes, zorder=3)
+        ax.grid(False, axis="x")
+        _ticks(ax.xaxis, 6, integers=all(e.is_integer() for e in every))
+        _ticks(ax.yaxis, 6)
+        ax.set_xlabel(xlabel, size=points(13), color=INK, labelpad=6)
+        ax.set_ylabel(ylabel, size=points(13), color=INK, labelpad=8)
+        ends = [next((v for _, v in reversed(pts) if math.isfinite(v)), 0.0) for pts in series.values()]
+        _end_labels(s, box, ax, ends, list(series), [c for c, _ in _cycle(len(series))])
+        return s.png()
+
+
+def _end_labels(
+    s: Sheet, box: tuple[float, float, float, float], ax: Any, values: Sequence[float], names: Sequence[str],
+    colours: Sequence[str],
+) -> None:  # fmt: skip
+    """Names to the right of a plot, each at the height of its value, moved apart where they would overlap."""
+    left, top, width, height = box
+    low, high = ax.get_ylim()
+    wanted = [top + height * (high - v) / (high - low) for v in values]
+    right = left + width
+    for y0, y, name, colour in zip(wanted, spread(wanted, 17, top, top + height), names, colours, strict=True):
+        s.line([right + 2, right + 10], [y0, y], colour=colour, line=1)
+        s.text(right + 14, y, s.fit(name, s.width - right - 16, 12, True), size=12, colour=colour, bold=True)
+
+
+def _score_key(s: Sheet, x: float, y: float, interval: bool, seeds: bool) -> None:
+    s.dot(x + 6, y, 4.5, fill=MUTED)
+    s.text(x + 17, y, "mean", size=12, colour=MUTED)
+    x += 17 + s.width_of("mean", 12) + 22
+    if interval:
+        s.line([x, x + 20], [y, y], colour=MUTED, line=3, alpha=0.55)
+        for end in (x, x + 20):
+            s.line([end, end], [y - 4, y + 4], colour=MUTED, line=1.6)
+        s.text(x + 27, y, "95 % interval", size=12, colour=MUTED)
+        x += 27 + s.width_of("95 % interval", 12) + 22
+    if seeds:
+        s.dot(x + 5, y, 2.8, fill="white", edge=MUTED, line=1.1)
+        s.text(x + 14, y, "one seed", size=12, colour=MUTED)
+
+
+def _interval(r: ScoreBar, digits: int) -> str:
+    if not (math.isfinite(r.low) and math.isfinite(r.high)):
+        return ""
+    return f"{_number(r.low, digits)} – {_number(r.high, digits)}"
+
+
+def _number(value: float, digits: int) -> str:
+    return f"{value:.{digits}f}".replace("-", "−") if math.isfinite(value) else "no value"
+
+
+def _padded(x: Sequence[float]) -> tuple[float, float]:
+    pad = 0.03 * ((max(x) - min(x)) or 1.0)
+    return min(x) - pad, max(x) + pad
+
+
+def _ticks(axis: Any, most: int, *, integers: bool = False) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(most, integer=integers, steps=[1, 2, 2.5, 5, 10]))
+
+
+def _cycle(n: int) -> list[tuple[str, object]]:
+    return [SERIES[i % len(SERIES)] for i in range(n)]
+
+
+def _blue(share: float) -> str:
+    """White to the accent colour."""
+    low, high = (0xF4, 0xF6, 0xF8), tuple(int(ACCENT[i : i + 2], 16) for i in (1, 3, 5))
+    return "#" + "".join(f"{round(a + (b - a) * share):02x}" for a, b in zip(low, high, strict=True))

@@ -1,0 +1,72 @@
+"""Run configurations read from YAML: what `eosfm train`, `adapt` and `evaluate` do, as frozen records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from eosfm.config import read_record, read_yaml, record
+from eosfm.data.files import DataConfig
+from eosfm.fusion.fuse import Normalise
+from eosfm.rules import DEFAULT_RULES
+from eosfm.tasks.model import HeadConfig
+from eosfm.training.module import FitConfig
+
+
+@record
+class TrainRun:
+    """``eosfm train``: one specialist."""
+
+    name: str
+    description: str = ""
+    zoo: Path = Path("zoo")
+    data: DataConfig
+    fit: FitConfig = FitConfig(epochs=30, batch_size=32, learning_rate=1e-3, augment=True)
+    head: HeadConfig = HeadConfig(decoder="linear", channels=64, dropout=0.0)
+    run: Path | None = None
+    """checkpoints and logs; default ``runs/NAME``"""
+
+
+@record
+class AdaptRun:
+    """``eosfm adapt``: fusion and decoder of a frozen ensemble for one task."""
+
+    name: str
+    zoo: Path = Path("zoo")
+    specialists: tuple[str, ...] | None = None
+    """default: all of the zoo"""
+    rules: tuple[str, ...] = DEFAULT_RULES
+    fusion: str = "conv1x1"
+    normalise: Normalise = "none"
+    data: DataConfig
+    fit: FitConfig = FitConfig(epochs=80, batch_size=8, learning_rate=5e-4)
+    head: HeadConfig = HeadConfig()
+    cache: bool = True
+    """compute frozen features once, in memory; excludes augmentation"""
+    colours: tuple[str, ...] = ()
+    output: Path | None = None
+    """default ``models/NAME``"""
+    run: Path | None = None
+    """checkpoints and logs; default ``runs/NAME``"""
+
+    def __post_init__(self) -> None:
+        if self.cache and self.fit.augment:
+            raise ValueError("cached features cannot be augmented: set cache: false, or fit.augment: false")
+
+
+@record
+class DataOnly:
+    """``eosfm evaluate``: the data to score on; other keys of an adapt file are allowed beside it."""
+
+    data: DataConfig
+
+
+def read_run(cls: type[TrainRun] | type[AdaptRun], path: Path, overrides: Sequence[str] = ()) -> TrainRun | AdaptRun:
+    """The run described in the YAML file ``path`` with ``key=value`` overrides; unknown keys are errors."""
+    return read_record(cls, read_yaml(path, overrides), str(path))
+
+
+def read_data(path: Path, overrides: Sequence[str] = ()) -> DataConfig:
+    """The ``data`` part of a YAML file."""
+    content = read_yaml(path, overrides)
+    return read_record(DataOnly, {"data": content.get("data", content)}, str(path)).data

@@ -26,8 +26,9 @@ from eosfm.seeding import purpose_seed, seeded
 from eosfm.specialists.store import load_specialist
 from eosfm.specialists.zoo import find
 from eosfm.statistics import BandStatistics
-from eosfm.tasks.model import TaskModel, TaskSpec, pad
-from eosfm.training.fit import Features, cache_features
+from eosfm.tasks.model import TaskModel, TaskSpec, pad, save_task_model
+from eosfm.training.energy import Energy
+from eosfm.training.fit import Features, cache_features, data_info, training_info
 from eosfm.training.module import FitConfig, Progress, fit
 from eosfm.training.scoring import Scores, per_chip_counts, scores_from
 
@@ -87,9 +88,12 @@ def compare(
     seed: int,
     folder: Path,
     *,
+    keep: Path | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
     """Adapt the ensemble of ``names`` and every baseline to ``splits`` with ``seed``, and score all on the test split.
+
+    ``keep`` is a folder in which the adapted ensemble is stored as a task model.
 
     The best single specialist is left to the caller, who knows the validation scores of all seeds.
     """
@@ -120,7 +124,16 @@ def compare(
     scored += [_score(c.model, splits.test) for c in candidates[-2:]]
     rows = [_row(c, counts, splits.test, seed) for c, (counts, _) in zip(candidates, scored, strict=True)]
     shown = {c.method: first.numpy() for c, (_, first) in zip(candidates, scored, strict=True)}
-    return Comparison(seed, rows, shown, splits.train.sha256())
+    data = splits.train.sha256()
+    if keep is not None:
+        winner = candidates[0]
+        assert isinstance(winner.model, TaskModel)
+        info = training_info("frozen ensemble", replace(protocol.adapt, seed=seed), Energy(seconds=winner.seconds))
+        save_task_model(
+            winner.model, keep, zoo, name=keep.name, data=data_info(splits, data), training=info,
+            metrics=rows[0].scores.metrics, overwrite=True,
+        )  # fmt: skip
+    return Comparison(seed, rows, shown, data)
 
 
 @dataclass(frozen=True)

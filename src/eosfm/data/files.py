@@ -17,8 +17,9 @@ from torch import Tensor
 
 from eosfm.bands import BandSet
 from eosfm.config import record
-from eosfm.contracts import DataError, missing_extra
+from eosfm.contracts import DataError, known, missing_extra
 from eosfm.data.chips import Chips, Splits
+from eosfm.data.real import READERS
 from eosfm.data.worlds import synthetic_splits
 from eosfm.inference.raster import RasterFile
 from eosfm.inference.scene import SceneReader
@@ -34,9 +35,13 @@ PARTS = ("train", "validation", "test")
 class DataConfig:
     """Which data, and what their channels and labels mean. Nothing is guessed from file contents."""
 
-    kind: Literal["chips", "scene", "folders", "synthetic"]
-    bands: str
-    """the channels to train on, ``SENSOR:BAND,BAND@UNIT``"""
+    kind: Literal["chips", "scene", "folders", "synthetic", "dataset"]
+    bands: str = ""
+    """the channels to train on, ``SENSOR:BAND,BAND@UNIT``; a known data set brings its own"""
+    dataset: str = ""
+    """name of a known data set (`eosfm.data.real.READERS`), for ``kind: dataset``"""
+    per_class: int | None = None
+    """of a known classification data set: at most so many chips a class in each split"""
     task: str = "segmentation"
     """kind of task; for synthetic data the name of the world's task"""
     classes: tuple[str, ...] = ()
@@ -57,10 +62,11 @@ class DataConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        needed = {"chips": ("root",), "folders": ("root",), "scene": ("image", "labels"), "synthetic": ()}[self.kind]
-        if absent := [n for n in needed if getattr(self, n) is None]:
+        needed = {"chips": ("root", "bands"), "folders": ("root", "bands"), "scene": ("image", "labels"), "synthetic": ("bands",),
+                  "dataset": ("dataset", "root")}[self.kind]  # fmt: skip
+        if absent := [n for n in needed if getattr(self, n) in (None, "")]:
             raise ValueError(f"data of kind {self.kind!r} needs {' and '.join(absent)}")
-        if self.kind != "synthetic" and not self.classes:
+        if self.kind not in ("synthetic", "dataset") and not self.classes:
             raise ValueError("name the classes, in the order of the label values (one name for a regression)")
         if self.chip_size < 32 or self.chip_size % 32:
             raise ValueError(f"chip_size {self.chip_size}; expected a multiple of 32")
@@ -74,6 +80,8 @@ def open_data(config: DataConfig) -> Splits:
         RasterError: a file that cannot be read, with its path and window.
         BandError, UnitError: bands or units that are not declared, unknown or contradicted by the file.
     """
+    if config.kind == "dataset":
+        return _dataset(config)
     bands = BandSet.parse(config.bands).require_distinct()
     if config.kind == "synthetic":
         return synthetic_splits(config.task, bands, *config.size, size=config.chip_size, seed=config.seed)
@@ -82,6 +90,16 @@ def open_data(config: DataConfig) -> Splits:
     read = _chip_folder if config.kind == "chips" else _class_folders
     parts = [read(config, bands, part) for part in PARTS]
     return Splits(parts[0], parts[1], parts[2], rule="folders train, validation, test")
+
+
+def _dataset(config: DataConfig) -> Splits:
+    if config.dataset not in READERS:
+        raise DataError(f"unknown data set {config.dataset!r}; {known(READERS)}")
+    options = {} if config.per_class is None else {"per_class": config.per_class}
+    try:
+        return READERS[config.dataset](config.root, seed=config.seed, **options)
+    except TypeError as e:
+        raise DataError(f"{config.dataset}: {e}; per_class is for classification data") from None
 
 
 def _chip_folder(config: DataConfig, bands: BandSet, part: str) -> Chips:

@@ -251,7 +251,7 @@ def _sky(seed: int, shape: Shape, conditions: Conditions) -> tuple[Field, Field]
     """Opacity of the clouds and darkness of their shadows, which fall away from the sun."""
     rng = stream(seed, "sky")
     shape_noise = noise(rng, shape, 38, 0.8) + 0.2 * noise(rng, shape, 6, 0.6)
-    level = rng.normal(1.3, 0.6)
+    level = rng.normal(1.05, 0.6)
     cumulus = smoothstep(shape_noise.astype(np.float32), level, level + 0.7)
     veil = 0.35 * smoothstep(noise(rng, shape, 80, 1.0), float(rng.normal(1.0, 0.8)), 2.8)
     reach = rng.uniform(8, 20) / math.tan(conditions.sun_elevation)

@@ -36,6 +36,7 @@ from eosfm.data.folders import (
     read_rows,
     stripes,
 )
+from eosfm.inference.raster import Georeference, RasterFile
 from eosfm.tasks.kinds import IGNORE
 
 Window = tuple[int, int]
@@ -172,6 +173,12 @@ def sen1floods11(root: Path | str, *, chip: int = 64, gap: int = 32, limit: int 
         DataError: missing files, ones that contradict each other, or too large chips.
         RasterError: a damaged file.
     """
+    image, label, _ = flood_scene(root)
+    return _stripes(_FLOOD, image, label, f"sen1floods11/{_FLOOD_CHIP}", chip, gap, limit, seed)
+
+
+def flood_scene(root: Path | str) -> tuple[Field, Labels, Georeference]:
+    """The whole chip of `sen1floods11`: image ``(15, 512, 512)``, labels with 255 ignored, and where it lies."""
     files = {part: f"sample/{part}/{_FLOOD_CHIP}_{part.removesuffix('s')}Hand.tif" for part in ("S1", "S2", "Labels")}
     folder = data_folder(root, "sen1floods11_sample", *files.values())
     layers = []
@@ -184,8 +191,9 @@ def sen1floods11(root: Path | str, *, chip: int = 64, gap: int = 32, limit: int 
         raise DataError(
             f"{folder}: S1 {layers[0].shape[1:]}, S2 {layers[1].shape[1:]} pixels; expected the same of both"
         )
-    label = np.where(label == -1, IGNORE, label)
-    return _stripes(_FLOOD, np.concatenate(layers), label, f"sen1floods11/{_FLOOD_CHIP}", chip, gap, limit, seed)
+    file = RasterFile(folder / files["S1"])
+    file.close()
+    return np.concatenate(layers), np.where(label == -1, IGNORE, label), file.where
 
 
 def _stripes(

@@ -1,7 +1,7 @@
 """What the ground is made of and how it looks: reflectance curves and radar brightness, as plain tables.
 
-Curves follow the shape of public spectral libraries (USGS splib07, ECOSTRESS) and of typical Sentinel-2 pixels, rounded by
-hand; radar means follow published C-band statistics (Ulaby & Dobson 1989; Sentinel-1 GRD practice). Plausible, not measured.
+All numbers were set by hand to the well-known general shape (red edge, dark water in the infrared, char dark but for the
+short-wave infrared) and brightness order; they are taken from no spectral library and no measurement. Plausible, not true.
 """
 
 from __future__ import annotations

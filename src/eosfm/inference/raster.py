@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError  # rasterio.shutil.copy raises it bare, and it has no public name
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.session import DummySession  # or cloud credentials in the environment would be looked up
 from rasterio.shutil import copy as gdal_copy
 from rasterio.transform import from_origin
 from rasterio.windows import Window
@@ -135,7 +136,7 @@ class RasterFile:
         It invents the nodata value where the file declares one, else 0.
         """
         tall, wide = self._file.block_shapes[band]
-        with rasterio.Env(**_GDAL):
+        with rasterio.Env(DummySession(), **_GDAL):
             return not any(
                 self._file.get_tag_item(f"BLOCK_OFFSET_{x}_{y}", "TIFF", bidx=band + 1)
                 for y in range(top // tall, -(-(top + height) // tall))
@@ -277,7 +278,7 @@ def _refuse_disguised(path: Path) -> None:
 def _gdal(doing: str, hint: str) -> Iterator[None]:
     """Run GDAL calls without network or side files; its errors become `RasterError`."""
     try:
-        with warnings.catch_warnings(), rasterio.Env(**_GDAL):
+        with warnings.catch_warnings(), rasterio.Env(DummySession(), **_GDAL):
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # refused, or allowed by name, by the caller
             yield
     except (RasterioError, CPLE_BaseError, OSError, ValueError) as e:

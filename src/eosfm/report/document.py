@@ -3,8 +3,8 @@
     report = Report("Title", "Subtitle", verdict="...", facts=[Fact("mIoU", "0.81")], sections=[...], footer=["..."])
     size = write_report(report, Path("report.html"))
 
-All text is escaped. Three marks are understood afterwards, in paragraphs, captions, notes and cells:
-``\\`code\\```, ``**bold**`` and ``[text](https://...)``. Equal reports give equal bytes: no date is added.
+All text is escaped. Three marks are understood afterwards in paragraphs, captions, notes and cells: code in single
+backquotes, ``**bold**`` and ``[text](https://...)``. Equal reports give equal bytes: no date is added.
 """
 
 from __future__ import annotations
@@ -39,9 +39,12 @@ class Figure:
     """what a reader who cannot see the picture should know"""
     width: Literal["full", "half"] = "full"
     """two halves in a row stand side by side"""
+    narrow: bytes | None = None
+    """the same picture laid out for a telephone; without it, a full picture can be swiped sideways there"""
 
     def __post_init__(self) -> None:
-        _media_type(self.png)
+        for data in (self.png, self.narrow or self.png):
+            _media_type(data)
         if not self.alt.strip():
             raise DataError(f"figure {self.caption[:40]!r} needs an alternative text (alt=...)")
 
@@ -186,9 +189,10 @@ def _numbered(sections: Sequence[Section]) -> list[dict[str, Any]]:
                 count[kind] += 1
             shown: dict[str, Any] = {"kind": kind, "item": item, "number": count.get(kind, 0)}
             if isinstance(item, Figure):
-                media = _media_type(item.png)
-                shown["uri"] = f"data:{media};base64,{base64.b64encode(item.png).decode('ascii')}"
-                shown["size"] = _png_size(item.png) if media == "image/png" else None
+                shown["uri"], shown["size"] = _data_uri(item.png), _size(item.png)
+                narrow = item.narrow
+                shown["narrow"] = None if narrow is None else _data_uri(narrow)
+                shown["narrow_size"] = None if narrow is None else _size(narrow)
             elif isinstance(item, Table):
                 shown["rows"] = _cells(item)
             items.append(shown)
@@ -202,10 +206,10 @@ def _cells(table: Table) -> list[list[dict[str, Any]]]:
     for j, column in enumerate(table.columns):
         cells = [c if isinstance(c, Cell) else Cell(c) for c in (row[j] for row in table.rows)]
         parts = [_split(c.text) if column.align == "right" else (c.text, "") for c in cells]
-        room = max((len(tail) for _, tail in parts), default=0)
+        room = max((_digits_wide(tail) for _, tail in parts), default=0)
         columns.append(
             [
-                {"whole": whole, "tail": tail, "room": room, "muted": c.muted, "share": _percent(c.share)}
+                {"whole": whole, "tail": tail, "room": room, "muted": c.muted, "share": _clipped(c.share)}
                 for c, (whole, tail) in zip(cells, parts, strict=True)
             ]
         )
@@ -222,8 +226,13 @@ def _split(text: str) -> tuple[str, str]:
     return (m["whole"], m["tail"] or "") if m else (text, "")
 
 
-def _percent(share: float | None) -> float | None:
-    return None if share is None or not math.isfinite(share) else round(100 * min(max(share, 0.0), 1.0), 1)
+def _digits_wide(text: str) -> float:
+    """About how wide ``text`` is, measured in digits."""
+    return sum(0.5 if c in " .,:;'|()[]" else 1.0 for c in text)
+
+
+def _clipped(share: float | None) -> float | None:
+    return None if share is None or not math.isfinite(share) else round(min(max(share, 0.0), 1.0), 3)
 
 
 _MARKS = re.compile(r"`([^`]+)`|\*\*(.+?)\*\*|\[([^\[\]]+)\]\((https://[^\s()<>]+)\)")
@@ -262,7 +271,13 @@ def _media_type(data: bytes) -> str:
     raise DataError(f"a figure holds PNG, WebP or JPEG bytes; these begin with {data[:8]!r}")
 
 
-def _png_size(data: bytes) -> tuple[int, int]:
-    """Width and height in CSS pixels: half the pixels, which are drawn for sharp screens."""
+def _data_uri(data: bytes) -> str:
+    return f"data:{_media_type(data)};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def _size(data: bytes) -> tuple[int, int] | None:
+    """Width and height in CSS pixels, where the header tells: half the pixels, which are drawn for sharp screens."""
+    if _media_type(data) != "image/png":
+        return None
     w, h = struct.unpack(">II", data[16:24])
     return math.ceil(w / 2), math.ceil(h / 2)

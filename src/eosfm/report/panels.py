@@ -69,7 +69,8 @@ def gallery(
         top = 16.0 * max(len(h) for h in heads) + 6
         heights = [max(cell * p.pixels.shape[0] / p.pixels.shape[1] for p in r) for r in rows]
         bottom = top + sum(heights) + _GUTTER * (len(rows) - 1)
-        s.resize(math.ceil(bottom + 12 + legend_height(s, entries, FULL)))
+        content = margin + len(columns) * (cell + _GUTTER) - _GUTTER
+        s.resize(math.ceil(bottom + 12 + legend_height(s, entries, content - margin)), max(content, 0.4 * FULL))
         for c, lines in enumerate(heads):
             for k, text in enumerate(reversed(lines)):
                 x = margin + c * (cell + _GUTTER) + cell / 2
@@ -83,7 +84,7 @@ def gallery(
             for c, panel in enumerate(row):
                 place(s, panel, margin + c * (cell + _GUTTER), y, cell)
             y += heights[r] + _GUTTER
-        draw_legend(s, entries, margin, bottom + 10, FULL - margin)
+        draw_legend(s, entries, margin, bottom + 10, content - margin)
         return s.png()
 
 
@@ -105,20 +106,22 @@ def scene_panels(
     if len(shapes) != 1:
         raise DataError(f"panels of one scene have one size; got {sorted(shapes)}")
     entries = dict(legend or {})
-    gutter = 10.0
-    cell = min((FULL - gutter * (len(panels) - 1)) / len(panels), 520.0)
+    across = len(panels) if len(panels) <= 3 else 2 if len(panels) == 4 else 3
+    gutter, head = 12.0, 26.0
+    cell = min((FULL - gutter * (across - 1)) / across, 520.0)
     h, w = next(iter(shapes))[:2]
-    top = 26.0
     with sheet(FULL, 100) as s:
-        height = cell * h / w
-        s.resize(math.ceil(top + height + 14 + legend_height(s, entries, FULL)))
+        tall = head + cell * h / w
+        bottom = math.ceil(len(panels) / across) * (tall + 10)
+        content = across * (cell + gutter) - gutter
+        s.resize(math.ceil(bottom + 4 + legend_height(s, entries, content)), content)
         for k, (title, panel) in enumerate(panels.items()):
-            x = k * (cell + gutter)
-            s.text(x + 1, 12, s.fit(title, cell, 13, True), size=13, bold=True)
-            place(s, panel, x, top, cell)
+            x, y = (k % across) * (cell + gutter), (k // across) * (tall + 10)
+            s.text(x + 1, y + 12, s.fit(title, cell, 13, True), size=13, bold=True)
+            place(s, panel, x, y + head, cell)
         if metres_per_pixel is not None:
-            _scale_bar(s, 12, top + height - 14, cell, w * metres_per_pixel)
-        draw_legend(s, entries, 0, top + height + 12, FULL)
+            _scale_bar(s, 16, tall - 16, cell, w * metres_per_pixel)
+        draw_legend(s, entries, 1, bottom + 2, content)
         return s.png()
 
 
@@ -150,11 +153,11 @@ def _resized(panel: Panel, width: int, height: int) -> NDArray[np.uint8]:
 
 
 def _scale_bar(s: Sheet, x: float, y: float, cell: float, metres: float) -> None:
-    """A bar of 1, 2 or 5 times a power of ten, at most a third of the panel."""
+    """A bar of 1, 2 or 5 times a power of ten, at most a third of the panel, with its left end on ``(x, y)``."""
     power = 10.0 ** math.floor(math.log10(metres / 3))
     length = max(step * power for step in (1, 2, 5) if step * power <= metres / 3)
     text = f"{length / 1000:g} km" if length >= 1000 else f"{length:g} m"
     bar = cell * length / metres
-    s.box(x - 6, y - 22, max(bar, s.width_of(text, 12)) + 12, 29, fill="#ffffffe0", radius=3)
+    s.box(x - 8, y - 23, max(bar, s.width_of(text, 12)) + 16, 31, fill="#ffffffe6", radius=4)
     s.line([x, x, x + bar, x + bar], [y - 3, y + 1, y + 1, y - 3], colour=INK, line=1.6, zorder=6)
     s.text(x, y - 12, text, size=12)

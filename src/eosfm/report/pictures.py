@@ -32,7 +32,8 @@ _COMPOSITES: dict[Kind, tuple[tuple[str, ...], ...]] = {
     "false-colour": (("swir22", "swir16"), ("nir08", "nir"), ("red",)),
 }
 _POLARISATIONS = (("VV", "VH"), ("HH", "HV"))
-_PERCENTILES = (2.0, 98.0)
+_PERCENTILES = (2.0, 50.0, 98.0)
+_GAMMA = 1.3
 _MIN_SPAN = {Quantity.REFLECTANCE: 0.03, Quantity.BACKSCATTER: 3.0, Quantity.BRIGHTNESS: 8.0, Quantity.HEIGHT: 1.0}
 """What is at least spread from black to white, so that the noise of an even surface is not stretched into structure."""
 
@@ -56,9 +57,10 @@ def possible_pictures(bands: BandSet) -> list[Kind]:
 def picture(images: Numbers, bands: BandSet, kind: Kind) -> Picture:
     """``images`` ``(c, h, w)`` or ``(n, c, h, w)``, in the units that ``bands`` declare, as a picture of ``kind``.
 
-    Each channel is stretched between its 2nd and 98th percentile over all images; 8-bit optical values, which are made
-    for display, stay as they are. Pixels that are not finite become `NODATA`. Permuting the channels together with the
-    bands changes nothing.
+    Each channel is stretched between its 2nd and 98th percentile over all images. Two things differ for reflectance: the
+    upper end is lower where clouds would leave everything else dark, and it is drawn half-way towards the other channels'
+    so that hues stay natural. 8-bit optical values, which are made for display, stay as they are. Pixels that are not
+    finite become `NODATA`. Permuting the channels together with the bands changes nothing.
 
     Raises:
         BandError: ``bands`` do not allow this kind, or ``images`` has another number of channels.
@@ -72,9 +74,12 @@ def picture(images: Numbers, bands: BandSet, kind: Kind) -> Picture:
             raise BandError(f"a SAR picture needs VV and VH, or HH and HV, of one sensor; the bands are {bands}")
         co, cross = (_physical(_channel(x, i), bands[i].unit) for i in pair)
         a, b = (bands[i].name for i in pair)
-        spans = [_MIN_SPAN[bands[pair[0]].unit.quantity]] * 3
+        channels = [co, cross, co - cross]
         unit = "" if bands[pair[0]].unit is Unit.EIGHT_BIT else " in dB"
-        return Picture(_compose([co, cross, co - cross], spans), f"SAR ({a}, {b}, {a}−{b}{unit})")
+        return Picture(
+            _compose(channels, [_limits(c, bands[pair[0]].unit.quantity) for c in channels]),
+            f"SAR ({a}, {b}, {a}−{b}{unit})",
+        )
     if kind == "grey":
         i = _plainest(bands)
         return Picture(_stretched(x, bands, (i, i, i)), f"{bands[i].name} ({bands[i].common}), grey")
@@ -140,7 +145,7 @@ def colour_map(labels: Numbers, colours: Sequence[str], ignore: int = 255) -> Pi
     return table[np.where(y == ignore, len(colours), y).astype(np.int64)]
 
 
-AGREEMENT = {"agrees": "#e9edf1", "differs": "#d1495b"}
+AGREEMENT = {"agrees": "#a9c3d6", "differs": "#c2402f"}
 """Legend of `agreement_map`."""
 
 
@@ -211,30 +216,37 @@ def _physical(c: NDArray[np.float64], unit: Unit) -> NDArray[np.float64]:
 
 
 def _stretched(x: Numbers, bands: BandSet, index: tuple[int, int, int]) -> Pixels:
-    channels = [_physical(_channel(x, i), bands[i].unit) for i in index]
     picked = [bands[i] for i in index]
+    channels = [_physical(_channel(x, i), b.unit) for i, b in zip(index, picked, strict=True)]
     if all(b.unit is Unit.EIGHT_BIT and b.modality is Modality.OPTICAL for b in picked):
-        return _compose(channels, None)
-    return _compose(channels, [_MIN_SPAN[b.unit.quantity] for b in picked])
+        return _compose(channels, [(0.0, 255.0)] * 3)
+    limits = [_limits(c, b.unit.quantity) for c, b in zip(channels, picked, strict=True)]
+    if any(b.unit.quantity is not Quantity.REFLECTANCE for b in picked):
+        return _compose(channels, limits)
+    top = sum(high for _, high in limits) / 3
+    return _compose(channels, [(low, max((high + top) / 2, low + 0.01)) for low, high in limits], _GAMMA)
 
 
-def _compose(channels: Sequence[NDArray[np.float64]], spans: Sequence[float] | None) -> Pixels:
-    """Three channels, black to white over at least ``spans``, or 0-255 as they are where it is None."""
-    shown = []
-    for i, c in enumerate(channels):
-        low, high = (0.0, 255.0) if spans is None else _limits(c, spans[i])
-        shown.append(np.clip((c - low) / (high - low), 0.0, 1.0))
+def _compose(
+    channels: Sequence[NDArray[np.float64]], limits: Sequence[tuple[float, float]], gamma: float = 1.0
+) -> Pixels:
+    """Three channels as one picture, each black to white over its limits."""
+    shown = [np.clip((c - a) / (b - a), 0.0, 1.0) ** (1 / gamma) for c, (a, b) in zip(channels, limits, strict=True)]
     rgb = np.stack(shown, axis=-1)
     void = np.isnan(rgb).any(axis=-1, keepdims=True)
     rgb = np.where(void, np.array(_rgb(NODATA)) / 255.0, rgb)
     return np.rint(rgb * 255.0).astype(np.uint8)
 
 
-def _limits(c: NDArray[np.float64], span: float) -> tuple[float, float]:
+def _limits(c: NDArray[np.float64], quantity: Quantity) -> tuple[float, float]:
+    """What becomes black and what becomes white."""
     valid = c[np.isfinite(c)]
     if valid.size == 0:
         return 0.0, 1.0
-    low, high = (float(p) for p in np.percentile(valid, _PERCENTILES))
+    low, middle, high = (float(p) for p in np.percentile(valid, _PERCENTILES))
+    if quantity is Quantity.REFLECTANCE:  # clouds are few and bright: three times the darker half's range is enough
+        high = min(high, middle + 3 * (middle - low))
+    span = _MIN_SPAN[quantity]
     if high - low < span:
         low, high = (low + high - span) / 2, (low + high + span) / 2
     return low, high

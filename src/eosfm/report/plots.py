@@ -52,53 +52,60 @@ class ScoreBar:
 def score_bars(rows: Sequence[ScoreBar], *, label: str, digits: int = 3, width: Width = "full") -> bytes:
     """PNG of one line per method, in the given order: mean, interval, one open dot per seed, and the numbers.
 
-    The axis starts at zero where that costs no detail.
+    The axis starts at zero where that costs no detail. At half width, which suits telephones, each method takes two lines.
 
     Raises:
         DataError: no rows, or no finite mean.
         MissingExtra: matplotlib or Pillow is not installed.
     """
     numbers = [v for r in rows for v in (r.mean, r.low, r.high, *r.seeds) if math.isfinite(v)]
-    if not numbers:
+    if not any(math.isfinite(r.mean) for r in rows):
         raise DataError("score_bars needs at least one method with a finite score")
     low, high = min(numbers), max(numbers)
     pad = 0.06 * ((high - low) or abs(high) or 1.0)
     start = 0.0 if 0 <= low < 0.4 * high else low - pad
-    step, top = 38.0, 12.0
+    wide, top = width == "full", 8.0
+    step, shift = (38.0, 0.0) if wide else (60.0, 0.2)  # at half width the name stands above its line
     with sheet(width_px(width), 100) as s:
-        left = min(s.widest([r.name for r in rows], 14, True), 0.34 * s.width) + 18
         ranges = [_interval(r, digits) for r in rows]
         values = s.widest([_number(r.mean, digits) for r in rows], 14, True)
-        right = values + s.widest(ranges, 12) + (30 if any(ranges) else 18)
+        aside = values + s.widest(ranges, 12) + (30 if any(ranges) else 18)
+        left = min(s.widest([r.name for r in rows], 14, True), 0.34 * s.width) + 18 if wide else 10.0
+        right = aside if wide else 10.0
         bottom = top + step * len(rows)
-        s.resize(bottom + 80)
+        s.resize(bottom + 76)
         ax = s.axes(left, top, s.width - left - right, bottom - top)
         ax.set(xlim=(start, high + pad), ylim=(len(rows) - 0.5, -0.5), yticks=[])
         ax.set_xlabel(label, size=points(13), color=INK, labelpad=6)
         ax.grid(False, axis="y")
         ax.spines["left"].set_visible(False)
-        _ticks(ax.xaxis, 7 if width == "full" else 5)
+        _ticks(ax.xaxis, 7)
         for i, r in enumerate(rows):
-            y = top + step * (i + 0.5)
+            middle = top + step * (i + 0.5)
             if r.highlight:
-                s.box(0, y - step / 2 + 2, s.width, step - 4, fill=ACCENT_SOFT, radius=6, zorder=0)
+                s.box(0, middle - step / 2 + 2, s.width, step - 4, fill=ACCENT_SOFT, radius=6, under=True)
             colour = ACCENT if r.highlight else MUTED
-            s.text(10, y, s.fit(r.name, left - 20, 14, r.highlight), size=14, bold=r.highlight, colour=INK)
-            s.text(s.width - right + 12, y, _number(r.mean, digits), size=14, bold=True, colour=colour)
-            s.text(s.width - right + 22 + values, y, ranges[i], size=12, colour=MUTED)
-            ax.plot(
-                [r.low, r.high], [i, i], color=colour, linewidth=points(3), alpha=0.55, solid_capstyle="butt", zorder=3
-            )
-            for end in (r.low, r.high):
-                ax.plot([end, end], [i - 0.13, i + 0.13], color=colour, linewidth=points(1.6), zorder=3)
-            ax.plot(
-                r.seeds, [i + 0.27] * len(r.seeds), "o", markersize=points(5), markerfacecolor="white",
-                markeredgecolor=colour, markeredgewidth=points(1.1), zorder=4,
-            )  # fmt: skip
-            ax.plot([r.mean], [i], "D" if r.highlight else "o", color=colour, markersize=points(9), markeredgecolor="white",
-                    markeredgewidth=points(1.2), zorder=5)  # fmt: skip
-        _score_key(s, left, bottom + 66, any(ranges), any(len(r.seeds) for r in rows))
+            y = middle if wide else middle - 15
+            numbers_x = s.width - aside + 12 if wide else s.width - aside
+            s.text(10, y, s.fit(r.name, (left if wide else numbers_x) - 20, 14, r.highlight), size=14, bold=r.highlight)
+            s.text(numbers_x, y, _number(r.mean, digits), size=14, bold=True, colour=colour)
+            s.text(numbers_x + values + 10, y, ranges[i], size=12, colour=MUTED)
+            _score_mark(ax, i + shift, r, colour, 38.0 / step)
+        _score_key(s, left, bottom + 64, any(ranges), any(len(r.seeds) for r in rows))
         return s.png()
+
+
+def _score_mark(ax: Any, y: float, r: ScoreBar, colour: str, unit: float) -> None:
+    """Interval, seeds and mean of one method at height ``y``; ``unit`` is the height of a 38 pixel line."""
+    ax.plot([r.low, r.high], [y, y], color=colour, linewidth=points(3), alpha=0.55, solid_capstyle="butt", zorder=3)
+    for end in (r.low, r.high):
+        ax.plot([end, end], [y - 0.13 * unit, y + 0.13 * unit], color=colour, linewidth=points(1.6), zorder=3)
+    ax.plot(
+        r.seeds, [y + 0.27 * unit] * len(r.seeds), "o", markersize=points(5), markerfacecolor="white",
+        markeredgecolor=colour, markeredgewidth=points(1.1), zorder=4,
+    )  # fmt: skip
+    ax.plot([r.mean], [y], "D" if r.highlight else "o", color=colour, markersize=points(9), markeredgecolor="white",
+            markeredgewidth=points(1.2), zorder=5)  # fmt: skip
 
 
 def curve(
@@ -131,7 +138,7 @@ def curve(
     with sheet(width_px(width), 400 if width == "full" else 330) as s:
         names = [f"{n}  {v:.3f}" for n, v in lines.items()]
         room = min(s.widest([*names, label], 12, True) + 26, 0.36 * s.width)
-        box = (64.0, 14.0, s.width - 64 - room, s.height - 14 - 56.0)
+        box = (64.0, 14.0, s.width - 64 - room, s.height - 14 - 50.0)
         ax = s.axes(*box)
         ax.set(ylim=(bottom - pad, top + pad), xlim=_padded(x))
         ax.grid(False, axis="x")
@@ -172,32 +179,43 @@ def confusion(
     shares = np.divide(m, totals, out=np.zeros_like(m), where=totals > 0)
     with sheet(width_px(width), 100) as s:
         names = [s.fit(c, 0.3 * s.width, 12) for c in classes]
-        left = s.widest(names, 12) + 36
-        cell = min((s.width - left - 8) / n, 84.0)
-        long = s.widest(names, 12) > cell - 4
-        top = (s.widest(names, 12) * 0.75 + 42) if long else 48.0
-        tall = min(cell, 64.0)
-        s.resize(top + n * tall + 8)
-        s.text(left, 12, "predicted", size=12, colour=MUTED)
+        widest = s.widest(names, 12)
+        left = widest + 38
+        slanted = widest > min((s.width - left) / n, 150.0) - 8
+        margin = 0.75 * s.width_of(names[-1], 12) if slanted else 2.0  # a slanted name leans over the edge
+        cell = min((s.width - left - margin) / n, 150.0)
+        tall, top = min(cell, 76.0), 0.75 * widest + 42 if slanted else 50.0
+        s.resize(top + n * tall + 4, left + n * cell + margin)
+        s.text(left + 1, 12, "predicted", size=12, colour=MUTED)
         s.text(8, top + n * tall / 2, "true", size=12, colour=MUTED, rotation=90, at="center", vertical="center")
-        for i in range(n):
-            y = top + i * tall
-            s.text(left - 10, y + tall / 2, names[i], size=12, at="right")
-            x = left + (i + 0.5) * cell
-            if long:
-                s.text(x - 2, top - 8, names[i], size=12, rotation=45, vertical="baseline")
+        for i, name in enumerate(names):
+            y, x = top + (i + 0.5) * tall, left + (i + 0.5) * cell
+            s.text(left - 10, y, name, size=12, at="right")
+            if slanted:
+                s.text(x - 2, top - 8, name, size=12, rotation=45, vertical="baseline")
             else:
-                s.text(x, top - 13, names[i], size=12, at="center")
+                s.text(x, top - 13, name, size=12, at="center")
             for j in range(n):
-                share = float(shares[i, j])
-                s.box(left + j * cell + 1, y + 1, cell - 2, tall - 2, fill=_blue(share), radius=3)
-                if cell >= 26:
-                    ink = "white" if share > 0.55 else INK if share >= 0.005 else FAINT
-                    middle = left + (j + 0.5) * cell
-                    size = 13 if cell > 40 else 11
-                    s.text(middle, y + tall / 2, f"{100 * share:.0f} %" if cell > 40 else f"{100 * share:.0f}", size=size,
-                           colour=ink, at="center", bold=i == j)  # fmt: skip
+                _confusion_cell(
+                    s, left + j * cell, y - tall / 2, cell, tall, float(shares[i, j]), float(m[i, j]), i == j
+                )
         return s.png()
+
+
+def _confusion_cell(
+    s: Sheet, x: float, y: float, cell: float, tall: float, share: float, count: float, bold: bool
+) -> None:
+    s.box(x + 1, y + 1, cell - 2, tall - 2, fill=_blue(share), radius=3)
+    if cell < 24:
+        return
+    ink = "white" if share > 0.5 else INK if share >= 0.005 else FAINT
+    middle, centre, roomy = x + cell / 2, y + tall / 2, cell > 40
+    number = f"{count:,.0f}"
+    counted = tall >= 56 and s.width_of(number, 11) < cell - 8
+    text = f"{100 * share:.0f} %" if roomy else f"{100 * share:.0f}"
+    s.text(middle, centre - 8 * counted, text, size=13 if roomy else 11, colour=ink, at="center", bold=bold)
+    if counted:
+        s.text(middle, centre + 11, number, size=11, colour="#dbe8f1" if share > 0.5 else MUTED, at="center")
 
 
 def training_curves(
@@ -217,7 +235,7 @@ def training_curves(
         raise DataError("training_curves needs at least one point in every series")
     with sheet(width_px(width), 330) as s:
         room = min(s.widest(list(series), 12, True) + 24, 0.4 * s.width)
-        box = (60.0, 14.0, s.width - 60 - room, s.height - 14 - 56.0)
+        box = (60.0, 14.0, s.width - 60 - room, s.height - 14 - 50.0)
         ax = s.axes(*box)
         every = [float(e) for pts in series.values() for e, _ in pts]
         ax.set_xlim(_padded(every))

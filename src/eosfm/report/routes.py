@@ -18,8 +18,9 @@ from eosfm.report.panels import Panel, place
 from eosfm.report.style import ACCENT, FAINT, FROZEN, FROZEN_EDGE, FULL, INK, MUTED, RULE, WARM, Sheet, sheet
 
 _BAND_COLOURS = (
-    ("coastal", "#6b5bd2"), ("blue", "#3b78d8"), ("green", "#3f9b52"), ("yellow", "#c9a21a"), ("rededge", "#b23a78"),
-    ("red", "#d1422f"), ("nir", "#8c2f39"), ("cirrus", "#8fa3b8"), ("swir16", "#b5762a"), ("swir22", "#7d4f1d"),
+    ("coastal", "#6b5bd2"), ("blue", "#3b78d8"), ("green", "#3f9b52"), ("yellow", "#c9a21a"), ("rededge071", "#d0508f"),
+    ("rededge075", "#b23a78"), ("rededge", "#8f2f68"), ("red", "#d1422f"), ("nir08", "#7a1f3d"), ("nir09", "#4d1a2c"),
+    ("nir_narrow", "#7a1f3d"), ("nir", "#94303a"), ("cirrus", "#8fa3b8"), ("swir16", "#b5762a"), ("swir22", "#7d4f1d"),
     ("swir1", "#b5762a"), ("swir2", "#7d4f1d"), ("swir_1", "#b5762a"), ("swir_2", "#7d4f1d"), ("pan", "#6f7680"),
     ("vv", "#2b8c7e"), ("vh", "#63b8ab"), ("hh", "#1f6b78"), ("hv", "#74a9b5"), ("elevation", "#8a7a4f"),
 )  # fmt: skip
@@ -82,8 +83,8 @@ def route_diagram(
     with sheet(FULL, 100) as s:
         shape = _Layout(s, list(input_bands), ordered, row, input_picture is not None)
         notes = [(n, s.wrap(r, FULL - 250, 12, 2)) for n, r in skipped[:_SKIPPED_SHOWN]]
-        below = sum(17.0 * len(lines) + 5 for _, lines in notes) + (50 if notes else 0)
-        s.resize(math.ceil(_HEAD + shape.height + 40 + below))
+        below = sum(17.0 * len(lines) + 5 for _, lines in notes) + (38 if notes else 0)
+        s.resize(math.ceil(_HEAD + shape.height + 34 + below))
         _draw_input(s, shape, input_bands, colours, input_picture)
         _draw_views(s, shape, ordered, colours, place_of)
         _draw_specialists(s, shape, ordered, names)
@@ -99,11 +100,11 @@ class _Layout:
 
     def __init__(self, s: Sheet, bands: Sequence[str], views: Sequence[RouteView], row: float, picture: bool) -> None:
         self.row, self.compact = row, row < 40
-        self.input_x, self.input_w = 0.0, min(max(s.widest(bands, 11.5) + 30, 84), 140)
-        self.tail = FULL - 286.0  # fusion begins
+        self.input_x, self.input_w = 1.0, min(max(s.widest(bands, 11.5) + 30, 84), 140)
+        self.tail = FULL - 292.0  # fusion begins
         self.special_w = 138.0
-        self.special_x = self.tail - 46 - self.special_w
-        self.view_x = self.input_x + self.input_w + 84
+        self.special_x = self.tail - 48 - self.special_w
+        self.view_x = self.input_x + self.input_w + 74
         self.view_w = self.special_x - 22 - self.view_x
         self.view_y: list[float] = []
         y = _HEAD
@@ -112,8 +113,8 @@ class _Layout:
                 y += 9
             self.view_y.append(y)
             y += row
-        self.band_step = 24.0 if len(bands) <= 16 else 19.0
-        self.picture = self.input_w + 12 if picture else 0.0
+        self.picture = self.input_w + 14 if picture else 0.0
+        self.band_step = min(max(((y - _HEAD) * 0.8 - self.picture) / len(bands), 20.0), 32.0)
         needed = self.picture + self.band_step * len(bands)
         self.height = max(y - _HEAD, needed, 150.0)
         shift = (self.height - (y - _HEAD)) / 2
@@ -136,7 +137,7 @@ def _draw_input(
     if picture is not None:
         place(s, Panel(_square(picture)), at.input_x, at.band_y[0] - at.band_step / 2 - at.picture, at.input_w)
     for label, y, colour in zip(bands, at.band_y, colours, strict=True):
-        h = at.band_step - 4
+        h = min(at.band_step - 4, 22.0)
         s.box(at.input_x, y - h / 2, at.input_w, h, fill="white", edge=RULE, radius=4)
         s.box(at.input_x + 5, y - 5, 10, 10, fill=colour, radius=2.5)
         s.text(at.input_x + 21, y, s.fit(label, at.input_w - 25, 11.5), size=11.5)
@@ -167,7 +168,10 @@ def _draw_views(
             for j, c in enumerate(squares):
                 s.box(at.view_x + 9 + 9.5 * j, y + h * 0.70 - 4, 8, 8, fill=c, radius=2)
             left = 9 + 9.5 * len(squares) + 5
-            s.text(at.view_x + left, y + h * 0.70, s.fit(_few(v.bands), w - left - 6, 11), size=11, colour=MUTED)
+            text = ", ".join(v.bands)
+            if s.width_of(text, 10.5) > w - left - 5:
+                text = f"{len(v.bands)} bands"
+            s.text(at.view_x + left, y + h * 0.70, text, size=10.5, colour=MUTED)
 
 
 def _draw_specialists(s: Sheet, at: _Layout, views: Sequence[RouteView], names: Sequence[str]) -> None:
@@ -200,7 +204,7 @@ def _draw_tail(
     s: Sheet, at: _Layout, fusion: str, decoder: str, output: str, picture: NDArray[np.uint8] | None
 ) -> None:
     tall, x, y = min(at.height, 260.0), at.tail, at.middle
-    _head(s, x - 12, "Fusion", "trained")
+    _head(s, x + 18, "Fusion", "trained", "center")
     s.box(x, y - tall / 2, 36, tall, fill=ACCENT, radius=6)
     s.text(x + 18, y, s.fit(fusion, tall - 16, 13, True), size=13, bold=True, colour="white", rotation=90, at="center",
            vertical="center")  # fmt: skip
@@ -209,18 +213,18 @@ def _draw_tail(
     for k, side in enumerate((44.0, 32.0, 22.0, 14.0)):
         top = y - 66 + (0, 50, 88, 116)[k]
         s.box(levels + (44 - side) / 2, top, side, side, fill="#cfe0ec", edge=ACCENT, line=1, radius=2)
-        s.text(levels + 22, top + side / 2, ("1/4", "1/8", "1/16", "")[k], size=10, colour=ACCENT, at="center")
-    s.text(levels + 22, y + 78, "pyramid", size=11.5, colour=MUTED, at="center")
+    s.text(levels + 22, y + 78, "pyramid,", size=11.5, colour=MUTED, at="center")
+    s.text(levels + 22, y + 93, "4 levels", size=11.5, colour=MUTED, at="center")
     dec = levels + 44 + 20
     s.swing((levels + 46, y), (dec - 2, y), colour=ACCENT, line=1.6, arrow=True)
-    _head(s, dec - 8, "Decoder", "trained")
+    _head(s, dec + 23, "Decoder", "trained", "center")
     s.polygon([(dec, y - 34), (dec + 46, y - 62), (dec + 46, y + 62), (dec, y + 34)], ACCENT)
     s.text(dec + 25, y, s.fit(decoder, 100, 13, True), size=13, bold=True, colour="white", rotation=90, at="center",
            vertical="center")  # fmt: skip
     end = dec + 46 + 20
     s.swing((dec + 46, y), (end - 2, y), colour=ACCENT, line=1.6, arrow=True)
     side = FULL - end - 1
-    _head(s, end, s.fit(output, FULL - end, 13, True), "the answer")
+    _head(s, FULL - 1, s.fit(output, FULL - end - 4, 13, True), "the answer", "right")
     if picture is not None:
         place(s, Panel(_square(picture), classes=True), end, y - side / 2, side)
     s.box(
@@ -236,7 +240,7 @@ def _draw_tail(
 
 
 def _draw_key(s: Sheet, y: float, crossing: bool) -> None:
-    x = 0.0
+    x = 1.0
     entries = [
         ("frozen: trained before, on other tasks", FROZEN, FROZEN_EDGE, False),
         ("trained for this task", ACCENT, "none", False),
@@ -268,10 +272,6 @@ def _band_colour(label: str, i: int) -> str:
         if key in words:
             return colour
     return _BAND_COLOURS[i * 3 % len(_BAND_COLOURS)][1]
-
-
-def _few(bands: Sequence[str]) -> str:
-    return ", ".join(bands) if len(bands) <= 7 else f"{len(bands)} bands"
 
 
 def _square(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from eosfm.contracts import missing_extra
 
-FULL, HALF = 920, 440
+FULL, HALF = 920, 426
 """Widths in CSS pixels: a figure across the report's column, and one of two side by side."""
 Width: TypeAlias = Literal["full", "half"]
 
@@ -48,16 +48,18 @@ class Sheet:
 
     def __init__(self, figure: Any, width: int, height: int) -> None:
         self.figure, self.width, self.height = figure, width, height
+        self.under = figure.add_axes((0, 0, 1, 1), zorder=1, facecolor="none")
         self.page = figure.add_axes((0, 0, 1, 1), zorder=5, facecolor="none")
-        self.page.axis("off")
         self.resize(height)
 
-    def resize(self, height: float) -> None:
-        """Another height; call it before drawing."""
-        self.height = round(height)
+    def resize(self, height: float, width: float | None = None) -> None:
+        """Another size; call it before drawing."""
+        self.width, self.height = round(width or self.width), round(height)
         self.figure.set_size_inches(self.width / _INCH, self.height / _INCH)
-        self.page.set_xlim(0, self.width)
-        self.page.set_ylim(self.height, 0)
+        for layer in (self.under, self.page):
+            layer.axis("off")
+            layer.set_xlim(0, self.width)
+            layer.set_ylim(self.height, 0)
 
     def axes(self, left: float, top: float, width: float, height: float) -> Any:
         """A matplotlib axes with a light grid and no box."""
@@ -118,16 +120,16 @@ class Sheet:
 
     def box(
         self, x: float, y: float, width: float, height: float, *, fill: str = "white", edge: str = "none",
-        line: float = 1, radius: float = 4, dashed: bool = False, zorder: float = 4,
+        line: float = 1, radius: float = 4, dashed: bool = False, under: bool = False,
     ) -> None:  # fmt: skip
-        """A rectangle with round corners."""
+        """A rectangle with round corners; ``under`` puts it behind the axes."""
         from matplotlib.patches import FancyBboxPatch
 
         radius = min(radius, width / 2, height / 2)
-        self.page.add_patch(
+        (self.under if under else self.page).add_patch(
             FancyBboxPatch(
                 (x, y), width, height, boxstyle=f"round,pad=0,rounding_size={radius}", facecolor=fill, edgecolor=edge,
-                linewidth=points(line) if edge != "none" else 0, linestyle=(0, (3, 2)) if dashed else "-", zorder=zorder,
+                linewidth=points(line) if edge != "none" else 0, linestyle=(0, (3, 2)) if dashed else "-", zorder=4,
             )
         )  # fmt: skip
 

@@ -28,9 +28,10 @@ class EnergyMeter:
     Args:
         country: ISO 3166 alpha-3 code, which decides the CO2 of a kWh; ``EOSFM_COUNTRY`` or France, where the paper's
             specialists were trained.
+        share: of the machine's energy that is this process's, where several work side by side.
     """
 
-    def __init__(self, country: str | None = None) -> None:
+    def __init__(self, country: str | None = None, share: float = 1.0) -> None:
         try:
             from codecarbon import OfflineEmissionsTracker
         except ImportError:
@@ -41,7 +42,7 @@ class EnergyMeter:
             country_iso_code=self.country, save_to_file=False, log_level="critical", allow_multiple_runs=True,
             measure_power_secs=5,
         )  # fmt: skip
-        self._count = 0
+        self._count, self.share = 0, share
         self.method = f"codecarbon, offline, {self.country}; an estimate from constant power where no meter is readable"
 
     @contextmanager
@@ -57,4 +58,4 @@ class EnergyMeter:
         finally:
             data = self._tracker.stop_task(task)
             energy.seconds = time.perf_counter() - start
-            energy.kwh, energy.co2_kg = float(data.energy_consumed), float(data.emissions)
+            energy.kwh, energy.co2_kg = self.share * float(data.energy_consumed), self.share * float(data.emissions)

@@ -44,7 +44,6 @@ class FitConfig:
     """share of all steps in which the learning rate rises; it then falls along a cosine to 0"""
     loss: str | None = None
     class_weights: tuple[float, ...] | None = None
-    label_smoothing: float = 0.0
     augment: bool = False
     """random flips and quarter turns"""
     clip_gradients: float = 1.0

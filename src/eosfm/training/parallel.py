@@ -34,7 +34,7 @@ def run_jobs(
 
     The first error stops everything and is raised here. ``progress(name, fraction, line)`` is called as they go.
     """
-    count = min(workers or _cores(), max(1, len(jobs)))
+    count = min(workers or cores(), max(1, len(jobs)))
     if count <= 1 or len(jobs) == 1:
         return [j.call(*j.args, progress=_tell(progress, j.name)) for j in jobs]
     context = mp.get_context("spawn")  # fork would copy torch's thread pools half-alive
@@ -55,7 +55,8 @@ def run_jobs(
             return [f.result() for f in futures]
 
 
-def _cores() -> int:
+def cores() -> int:
+    """CPU cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 

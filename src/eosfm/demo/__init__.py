@@ -1,0 +1,1 @@
+"""The demo: the whole paper in miniature, on synthetic worlds or on small real data."""

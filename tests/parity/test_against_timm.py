@@ -1,0 +1,46 @@
+"""The encoder is timm's, exactly; only the head is gone."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+from helpers import equal, random_weights
+
+from eosfm.specialists.encoder import ConvNeXtV2Atto, FrozenEncoder
+
+
+@pytest.mark.parametrize("channels", [1, 3, 13])
+def test_the_encoder_is_timm_s_with_the_same_weights(channels: int):
+    theirs = timm.create_model("convnextv2_atto", pretrained=False, features_only=True, in_chans=channels).eval()
+    weights = random_weights(channels, 4)
+    theirs.load_state_dict(weights, strict=True)
+    ours = FrozenEncoder(channels)
+    ours.load_tensors(weights, "x")
+    x = torch.randn(2, channels, 64, 96)
+    with torch.no_grad():
+        assert equal(ours(x), theirs(x))
+    assert list(ours.tensors()) == list(theirs.state_dict())
+
+
+def test_the_pyramid_is_the_classifier_s_own_intermediate_maps():
+    """Against the full model, whose weight names differ: ``stem.0`` for ``stem_0``."""
+    weights = random_weights(3, 4)
+    full = timm.create_model("convnextv2_atto", pretrained=False, num_classes=0).eval()
+    renamed = {k.replace("stem_", "stem.").replace("stages_", "stages."): v for k, v in weights.items()}
+    missing, unexpected = full.load_state_dict(renamed, strict=False)
+    assert set(missing) <= {"head.norm.weight", "head.norm.bias"}
+    assert not unexpected
+    ours = FrozenEncoder(3)
+    ours.load_tensors(weights, "x")
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        maps = full.forward_intermediates(x, intermediates_only=True)
+        assert equal(ours(x), [m.contiguous() for m in maps])
+
+
+@pytest.mark.parametrize(("channels", "parameters"), [(3, 3_386_760), (13, 3_393_160), (14, 3_393_800)])
+def test_the_number_of_parameters_is_the_paper_s(channels: int, parameters: int):
+    with torch.device("meta"):
+        assert sum(p.numel() for p in ConvNeXtV2Atto(channels).parameters()) == parameters
+        assert sum(p.numel() for p in FrozenEncoder(channels).parameters()) == parameters

@@ -5,11 +5,11 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import helpers
 import pytest
 import torch
 from hypothesis import settings
 
+import helpers
 from eosfm.specialists.store import save_specialist
 
 torch.set_num_threads(1)

@@ -9,7 +9,6 @@ import sys
 import numpy as np
 import pytest
 import torch
-from helpers import image, in_unit, make_card, statistics_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,6 +18,7 @@ from eosfm.contracts import BandError
 from eosfm.rules import DEFAULT_RULES
 from eosfm.statistics import BandStatistics
 from eosfm.units import Unit
+from helpers import image, in_unit, make_card, statistics_of
 
 ALL_RULES = (*DEFAULT_RULES, "vv-vh-vv", "nearest-wavelength:60")
 

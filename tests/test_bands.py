@@ -93,7 +93,7 @@ def test_a_band_the_product_does_not_have_is_never_replaced(sensor: str, band: s
 
 @pytest.mark.parametrize("family", ["sentinel-2", "landsat", "planetscope", "spot", "landsat-oli"])
 def test_a_family_is_ambiguous_and_lists_its_products(family: str):
-    with pytest.raises(BandError, match="ambiguous; say which product: .*,"):
+    with pytest.raises(BandError, match=r"ambiguous; say which product: .*,"):
         sensor_named(family)
 
 

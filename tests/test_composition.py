@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import TINY, edit_json, equal, image, make_specialist, statistics_of, tree
 
 from eosfm.bands import BandSet
 from eosfm.composition import compose, load, read_manifest, save_ensemble
@@ -18,6 +17,7 @@ from eosfm.files import OutputError
 from eosfm.fusion.fuse import FUSIONS
 from eosfm.specialists.store import load_specialist, save_specialist
 from eosfm.specialists.zoo import find
+from helpers import TINY, edit_json, equal, image, make_specialist, statistics_of, tree
 
 BANDS = BandSet.parse("sentinel-2-l2a:B08,B04,B03,B02@dn-1e4 + sentinel-1:VV,VH@linear")
 X = image(BANDS, 1, 32)
@@ -144,7 +144,7 @@ def test_another_input_than_the_trained_one_is_refused(own_zoo: Path, tmp_path: 
     save_ensemble(trained(own_zoo), tmp_path / "ens", own_zoo)
     load(tmp_path / "ens", BANDS)
     for other in ("sentinel-2-l2a:B04,B08,B03,B02@dn-1e4", str(BANDS).replace("dn-1e4", "reflectance")):
-        with pytest.raises(AdaptationError, match="made for .* asked for"):
+        with pytest.raises(AdaptationError, match=r"made for .* asked for"):
             load(tmp_path / "ens", other)
 
 

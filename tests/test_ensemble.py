@@ -6,7 +6,6 @@ import itertools
 
 import pytest
 import torch
-from helpers import TINY, assert_close, equal, image, make_card, make_encoder, make_specialist, statistics_of
 
 from eosfm.adaptation import adapt
 from eosfm.bands import BandSet
@@ -14,6 +13,7 @@ from eosfm.contracts import AdaptationError, BandError, CardError, ConfigError, 
 from eosfm.ensemble import Ensemble
 from eosfm.fusion.fuse import FUSIONS
 from eosfm.statistics import BandStatistics
+from helpers import TINY, assert_close, equal, image, make_card, make_encoder, make_specialist, statistics_of
 
 BANDS = BandSet.parse("sentinel-1:VV,VH@linear + sentinel-2-l2a:B08,B04,B03,B02@dn-1e4")
 SPECIALISTS = [make_specialist(n, b, s) for s, (n, b) in enumerate(TINY.items())]
@@ -199,7 +199,9 @@ def test_ablating_all_leaves_the_bias():
 
 @pytest.mark.parametrize("call", ["ablate", "pruned"])
 def test_unknown_names_list_the_known(call: str):
-    with pytest.raises(ZooError, match=r"no active specialist or view 's2-six', 'x'; known: aerial-rgb, aerial-rgb/inf"):
+    with pytest.raises(
+        ZooError, match=r"no active specialist or view 's2-six', 'x'; known: aerial-rgb, aerial-rgb/inf"
+    ):
         getattr(ensemble(), call)(["s2-rgb", "s2-six", "x"])
 
 

@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import full_disk, tree
 
 from eosfm.contracts import EosfmError
 from eosfm.files import OutputError, atomic_file, atomic_folder, sha256_bytes, sha256_file, write_json
+from helpers import full_disk, tree
 
 
 class Boom(Exception):
@@ -54,7 +54,10 @@ def test_a_failing_block_leaves_the_old_file(tmp_path: Path, error: type[BaseExc
 def test_a_failing_block_leaves_the_old_folder(tmp_path: Path, error: type[BaseException]):
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "a").write_text("old")
-    with pytest.raises(OutputError if error is OSError else error), atomic_folder(tmp_path / "x", overwrite=True) as tmp:
+    with (
+        pytest.raises(OutputError if error is OSError else error),
+        atomic_folder(tmp_path / "x", overwrite=True) as tmp,
+    ):
         (tmp / "a").write_text("half")
         raise error
     assert (tmp_path / "x" / "a").read_text() == "old"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from helpers import statistics_of
 
 from eosfm.adaptation import AdaptationPlan, plan_views
 from eosfm.bands import BandSet
 from eosfm.contracts import AdaptationError
 from eosfm.rules import DEFAULT_RULES, OPTIONAL_RULES, RULES, rules_named
+from helpers import statistics_of
 
 
 def plans(wanted: str, available: str, rules=DEFAULT_RULES) -> list[AdaptationPlan]:
@@ -108,9 +108,11 @@ def test_horizontal_polarisation_does_not_stand_for_vertical():
 
 
 def test_the_channel_count_decides_nothing():
-    assert views(RGB, "elevation:dem@metre + sentinel-2-l2a:B11,B12@dn-1e4") == {}  # three channels, none of them colour
-    assert views(RGB, "sentinel-2-l2a:B11,B12@dn-1e4") == {}  # two channels are not SAR
-    assert views("sentinel-2-l2a:B02,B03,B04,B08@dn-1e4", "sentinel-2-l2a:B04,B03,B02@dn-1e4") == {}  # nothing is repeated
+    three, two = "elevation:dem@metre + sentinel-2-l2a:B11,B12@dn-1e4", "sentinel-2-l2a:B11,B12@dn-1e4"
+    assert views(RGB, three) == {}, "three channels are not a picture"
+    assert views(RGB, two) == {}, "two channels are not SAR"
+    four = "sentinel-2-l2a:B02,B03,B04,B08@dn-1e4"
+    assert views(four, "sentinel-2-l2a:B04,B03,B02@dn-1e4") == {}, "nothing is repeated to fill up"
 
 
 def test_blue_green_red_is_found_by_name():
@@ -126,6 +128,12 @@ def test_sentinel_1_and_2_composite_by_name():
     }
     assert "needs sentinel-1:VV, sentinel-1:VH" in reason(wanted, S2_ALL)
     assert "needs sentinel-2:B08" in reason(wanted, "sentinel-2-l2a:B02,B03@dn-1e4 + sentinel-1:VH,VV@db")
+
+
+def test_the_composite_rule_is_for_mixed_specialists_only():
+    assert views(S2_RGB, S2_RGB, ["s1-s2-composite"]) == {}
+    assert views("sentinel-1:VV,VH@db", S1, ["s1-s2-composite"]) == {}
+    assert "s1-s2-composite" not in reason(S2_RGB, S1, ["subset", "s1-s2-composite"])
 
 
 def test_products_of_one_family_are_read_by_name_and_the_note_says_so():

@@ -112,7 +112,7 @@ def test_affine_says_what_convert_does():
 
 def test_units_are_parsed_in_any_case_and_unknown_ones_list_the_known():
     assert parse_unit(" DN-1e4 ") is Unit.DN_1E4
-    with pytest.raises(UnitError, match="known: 8bit, db, .*reflectance"):
+    with pytest.raises(UnitError, match=r"known: 8bit, db, .*reflectance"):
         parse_unit("toa")
 
 

@@ -11,7 +11,19 @@ import typer
 
 from eosfm import commands
 from eosfm._version import __version__
-from eosfm.contracts import EosfmError
+from eosfm.contracts import EosfmError, missing_extra
+
+_EXTRA_OF = {
+    "lightning": "train",
+    "torchmetrics": "train",
+    "segmentation_models_pytorch": "train",
+    "tensorboard": "train",
+    "codecarbon": "train",
+    "matplotlib": "report",
+    "jinja2": "report",
+    "PIL": "report",
+}
+"""optional library -> the extra that installs it"""
 
 COMMANDS: dict[str, Callable[..., commands.Outcome]] = {
     "demo": commands.demo,
@@ -31,7 +43,9 @@ COMMANDS: dict[str, Callable[..., commands.Outcome]] = {
 def make_app() -> typer.Typer:
     """The typer application made from `COMMANDS`."""
     about = "A generalist feature extractor for Earth observation, assembled from small specialists."
-    app = typer.Typer(help=about, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+    app = typer.Typer(
+        help=about, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, rich_markup_mode=None
+    )
     groups = {"zoo": typer.Typer(help="List, show and verify specialists.", no_args_is_help=True)}
     for name, group in groups.items():
         app.add_typer(group, name=name)
@@ -81,6 +95,12 @@ def main() -> None:
         make_app()()
     except EosfmError as e:
         typer.echo(f"error: {e}", err=True)
+        raise SystemExit(2) from None
+    except ModuleNotFoundError as e:
+        extra = _EXTRA_OF.get((e.name or "").split(".")[0])
+        if extra is None:
+            raise
+        typer.echo(f"error: {missing_extra(str(e.name), extra)}", err=True)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         typer.echo("interrupted; start the same command again to continue", err=True)

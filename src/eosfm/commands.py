@@ -198,6 +198,7 @@ def adapt(
     """Train fusion and decoder of a frozen ensemble for a task. A killed run continues when started again."""
     from eosfm.data.files import open_data
     from eosfm.ensemble import Ensemble
+    from eosfm.files import require_place
     from eosfm.progress import bar
     from eosfm.runs import AdaptRun, read_run
     from eosfm.specialists.store import load_specialist
@@ -209,6 +210,8 @@ def adapt(
 
     run = read_run(AdaptRun, config, overrides or ())
     assert isinstance(run, AdaptRun)
+    folder = run.output or Path("models") / run.name
+    require_place(folder, overwrite=overwrite)
     splits = open_data(run.data)
     task = TaskSpec(
         kind=splits.train.kind, classes=splits.train.classes, chip_size=splits.train.images.shape[-1], head=run.head,
@@ -224,7 +227,6 @@ def adapt(
             meter=EnergyMeter(), progress=progress, label=run.name,
         )  # fmt: skip
     result = score(model, splits.test, run.fit.seed)
-    folder = run.output or Path("models") / run.name
     card = save_task_model(
         model, folder, run.zoo, name=run.name, data=data_info(splits, splits.train.sha256()),
         training=training_info("frozen ensemble", run.fit, energy), metrics=result.metrics, overwrite=overwrite,

@@ -82,6 +82,31 @@ def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         shutil.rmtree(tmp, ignore_errors=True)
 
 
+def require_place(path: Path, *, overwrite: bool = False) -> None:
+    """`OutputError` now rather than after hours of work: ``path`` exists, or its folder cannot be written."""
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path} exists already; choose another name or allow overwriting (--overwrite)")
+    probe = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    made = next((p for p in reversed([path.parent, *path.parent.parents]) if not p.exists()), None)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as e:
+        raise OutputError(f"cannot write {path}: {e.strerror or e}") from e
+    finally:
+        if made is not None and made.is_dir():
+            _remove_empty(path.parent, made)
+
+
+def _remove_empty(folder: Path, top: Path) -> None:
+    for p in [folder, *folder.parents]:
+        if not any(p.iterdir()):
+            p.rmdir()
+        if p == top:
+            return
+
+
 def write_json(path: Path, value: Any) -> None:
     """``value`` as readable JSON, atomically."""
     with atomic_file(path) as tmp:

@@ -9,6 +9,7 @@ from eosfm.config import read_record, read_yaml, record
 from eosfm.data.files import DataConfig
 from eosfm.fusion.fuse import Normalise
 from eosfm.rules import DEFAULT_RULES
+from eosfm.specialists.card import require_safe_name
 from eosfm.tasks.model import HeadConfig
 from eosfm.training.module import FitConfig
 
@@ -25,6 +26,9 @@ class TrainRun:
     head: HeadConfig = HeadConfig(decoder="linear", channels=64, dropout=0.0)
     run: Path | None = None
     """checkpoints and logs; default ``runs/NAME``"""
+
+    def __post_init__(self) -> None:
+        require_safe_name(self.name)
 
 
 @record
@@ -50,6 +54,7 @@ class AdaptRun:
     """checkpoints and logs; default ``runs/NAME``"""
 
     def __post_init__(self) -> None:
+        require_safe_name(self.name)
         if self.cache and self.fit.augment:
             raise ValueError("cached features cannot be augmented: set cache: false, or fit.augment: false")
 

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import edit_json, forge_weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eosfm.contracts import CardError, CorruptArtifact, EosfmError
 from eosfm.specialists.store import load_specialist, read_tensors, verify_specialist
 from eosfm.specialists.zoo import verify_zoo
+from helpers import edit_json, forge_weights
 
 
 @pytest.mark.parametrize("size", [0, 1, 1000, -1])

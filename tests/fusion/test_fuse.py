@@ -7,11 +7,11 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import assert_close, equal
 from torch import Tensor
 
 from eosfm.contracts import PYRAMID_CHANNELS, ConfigError, Pyramid
 from eosfm.fusion.fuse import FUSIONS, Conv1x1, Fusion, make_fusion
+from helpers import assert_close, equal
 
 NORMS = ("none", "layer", "batch")
 EVERY = [pytest.param(k, n, id=f"{k}-{n}") for k, n in itertools.product(FUSIONS, NORMS)]

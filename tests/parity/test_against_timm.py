@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import timm
 import torch
-from helpers import equal, random_weights
 
 from eosfm.specialists.encoder import ConvNeXtV2Atto, FrozenEncoder
+from helpers import equal, random_weights
 
 
 @pytest.mark.parametrize("channels", [1, 3, 13])

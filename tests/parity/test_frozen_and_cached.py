@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import TINY, image, make_specialist, statistics_of
 
 from eosfm.bands import BandSet
 from eosfm.data.chips import Chips, Splits
@@ -15,6 +14,7 @@ from eosfm.tasks.model import HeadConfig, TaskModel, TaskSpec, pad
 from eosfm.tasks.objectives import make_loss
 from eosfm.training.fit import adapt_ensemble, cache_features
 from eosfm.training.module import FitConfig
+from helpers import TINY, image, make_specialist
 
 BANDS = BandSet.parse("sentinel-2-l2a:B04,B03,B02@dn-1e4 + sentinel-1:VV,VH@db")
 TASK = TaskSpec(
@@ -30,7 +30,9 @@ def ensemble(normalise="none") -> Ensemble:
 
 def chips(n: int, name: str, size: int = 32, seed: int = 0) -> Chips:
     x = image(BANDS, n, size, seed)
-    return Chips(images=x, labels=(x[:, 0] > 3000).long(), bands=BANDS, kind="segmentation", classes=("a", "b"), name=name)
+    return Chips(
+        images=x, labels=(x[:, 0] > 3000).long(), bands=BANDS, kind="segmentation", classes=("a", "b"), name=name
+    )
 
 
 @pytest.mark.parametrize("normalise", ["none", "batch"])

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from helpers import PAPER, ghost, make_card, statistics_of
 
 from eosfm.adaptation import plan_views
 from eosfm.bands import BandSet
 from eosfm.contracts import PYRAMID_CHANNELS
 from eosfm.ensemble import Ensemble
 from eosfm.fusion.fuse import make_fusion
+from helpers import PAPER, ghost, make_card, statistics_of
 
 HLS = BandSet.parse("hls:all@dn-1e4")
 EVERYTHING = BandSet.parse("sentinel-2-l1c:all@dn-1e4 + sentinel-1:VV,VH@db")
@@ -71,7 +71,7 @@ def test_the_default_fusion_is_a_convolution_to_one_encoder_s_width_without_norm
 def picked(wanted: str, available: str, rule: str) -> list[str]:
     card, a = make_card("x", wanted), BandSet.parse(available)
     plans, _ = plan_views("x", card.bandset(), card.statistics, a, statistics_of(a))
-    return [list(p.bands) for p in plans if p.rule == rule][0]
+    return next(list(p.bands) for p in plans if p.rule == rule)
 
 
 def test_the_three_rules_of_section_3_1():

@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import TINY, make_card
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +16,7 @@ from eosfm.config import read_record, to_plain
 from eosfm.contracts import CardError
 from eosfm.specialists.card import Metric, SpecialistCard, card_bands, read_card, require_safe_name
 from eosfm.statistics import BandStatistics
+from helpers import TINY, make_card
 
 CARD = make_card("s2-rgb", TINY["s2-rgb"])
 PLAIN = to_plain(CARD)
@@ -150,7 +150,20 @@ def test_every_field_without_a_default_is_required(tmp_path: Path, key: str):
         (json.dumps(PLAIN)[: len(json.dumps(PLAIN)) // 2], "not a valid JSON file"),
         (json.dumps(PLAIN | {"description": "x" * 50_000_000}), "at most 2000000"),
     ],
-    ids=["empty", "list", "null", "object", "text", "nested", "nested value", "duplicate", "nan", "inf", "half", "50 MB"],
+    ids=[
+        "empty",
+        "list",
+        "null",
+        "object",
+        "text",
+        "nested",
+        "nested value",
+        "duplicate",
+        "nan",
+        "inf",
+        "half",
+        "50 MB",
+    ],
 )
 def test_hostile_card_json(tmp_path: Path, content: str, says: str):
     import re

@@ -6,10 +6,10 @@ import copy
 
 import pytest
 import torch
-from helpers import equal, make_encoder, random_weights
 
 from eosfm.contracts import PYRAMID_CHANNELS, PYRAMID_STRIDES, CardError
 from eosfm.specialists.encoder import ConvNeXtV2Atto, FrozenEncoder, untrained_encoder
+from helpers import equal, make_encoder, random_weights
 
 
 @pytest.mark.parametrize("size", [(32, 32), (64, 96)])

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import TINY, edit_json, equal, full_disk, image, make_specialist, tree
 
 from eosfm.contracts import CardError, CorruptArtifact
 from eosfm.files import OutputError, sha256_file
 from eosfm.specialists.store import load_specialist, read_tensors, save_specialist, verify_specialist
+from helpers import TINY, edit_json, equal, full_disk, image, make_specialist, tree
 
 
 def test_a_specialist_round_trips_bit_by_bit(tiny_zoo: Path):

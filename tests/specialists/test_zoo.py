@@ -6,10 +6,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from helpers import TINY, edit_json, full_disk
 
 from eosfm.contracts import CardError, ZooError
 from eosfm.specialists.zoo import find, list_zoo, verify_zoo
+from helpers import TINY, edit_json, full_disk
 
 
 def test_a_zoo_lists_its_specialists_by_name(tiny_zoo: Path):

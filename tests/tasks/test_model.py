@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import TINY, edit_json, equal, full_disk, image, make_specialist, statistics_of, tree
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
@@ -20,9 +19,21 @@ from eosfm.specialists.card import DataInfo, Metric, TrainingInfo
 from eosfm.specialists.store import load_specialist, save_specialist
 from eosfm.tasks.kinds import KINDS
 from eosfm.tasks.model import (
-    HeadConfig, SceneFeatures, SceneTaskModel, TaskCard, TaskModel, TaskSpec, fingerprint, is_frozen_key, load_task_model,
-    load_trainable, pad, probabilities, save_task_model,
+    HeadConfig,
+    SceneFeatures,
+    SceneTaskModel,
+    TaskCard,
+    TaskModel,
+    TaskSpec,
+    fingerprint,
+    is_frozen_key,
+    load_task_model,
+    load_trainable,
+    pad,
+    probabilities,
+    save_task_model,
 )  # fmt: skip
+from helpers import TINY, edit_json, equal, full_disk, image, make_specialist, statistics_of, tree
 
 BANDS = BandSet.parse("sentinel-2-l2a:B04,B03,B02@dn-1e4 + sentinel-1:VV,VH@db")
 LIGHT = HeadConfig(decoder="linear", channels=8)
@@ -192,7 +203,7 @@ def test_weights_of_another_model_are_refused(stored: Path, change: str):
     size = (stored / "model.safetensors").stat().st_size
     info = {"file": "model.safetensors", "sha256": sha256_file(stored / "model.safetensors"), "bytes": size}
     edit_json(stored / "task.json", weights=info)
-    with pytest.raises(CorruptArtifact, match="does not fit this model: (missing|extra|head)"):
+    with pytest.raises(CorruptArtifact, match=r"does not fit this model: (missing|extra|head)"):
         load_task_model(stored)
 
 
@@ -217,7 +228,12 @@ def test_a_wrong_task_card_names_the_file_and_the_key(stored: Path, change: dict
 
 
 def test_other_classes_than_the_weights_were_trained_for_are_refused(stored: Path):
-    task = {"kind": "segmentation", "classes": ["a", "b"], "chip_size": 64, "head": {"decoder": "linear", "channels": 8}}
+    task = {
+        "kind": "segmentation",
+        "classes": ["a", "b"],
+        "chip_size": 64,
+        "head": {"decoder": "linear", "channels": 8},
+    }
     edit_json(stored / "task.json", task=task)
     with pytest.raises(CorruptArtifact, match="does not fit this model"):
         load_task_model(stored)
@@ -272,7 +288,7 @@ def test_the_fingerprint_sees_every_weight():
 
 
 def test_task_specs_and_cards_are_strict():
-    with pytest.raises(ConfigError, match="kind: |task kind"):
+    with pytest.raises(ConfigError, match=r"kind: |task kind"):
         read_record(TaskSpec, {"kind": "x", "classes": ["a"], "chip_size": 64}, "f")
     with pytest.raises(ConfigError, match="weights: Field required"):
         read_record(TaskCard, {"name": "t"}, "f")

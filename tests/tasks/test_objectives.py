@@ -108,7 +108,9 @@ def test_nodata_in_regression_changes_nothing(name: str):
     torch.testing.assert_close(loss(spoiled, y), loss(z, y))
 
 
-@pytest.mark.parametrize(("kind", "name"), [*PIXEL_LOSSES, ("regression", "mse"), ("regression", "l1"), ("regression", "huber")])
+@pytest.mark.parametrize(
+    ("kind", "name"), [*PIXEL_LOSSES, ("regression", "mse"), ("regression", "l1"), ("regression", "huber")]
+)
 def test_a_batch_with_nothing_to_learn_from_gives_exactly_0_and_no_nan(kind: str, name: str):
     z, y = batch(kind)
     y = torch.full_like(y, float("nan") if kind == "regression" else IGNORE)

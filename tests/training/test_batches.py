@@ -99,7 +99,7 @@ def test_every_symmetry_of_the_chip_occurs_about_equally_often(size: tuple[int, 
 
 @pytest.mark.parametrize("y", [torch.arange(5), torch.arange(15).view(5, 3)])
 def test_labels_of_scenes_are_left_alone(y: torch.Tensor):
-    a, b = dihedral(torch.rand(5, 2, 4, 4), y, torch.Generator().manual_seed(0))
+    _, b = dihedral(torch.rand(5, 2, 4, 4), y, torch.Generator().manual_seed(0))
     assert b is y
 
 
@@ -140,7 +140,12 @@ def test_batches_carry_aligned_labels():
 
 
 def test_one_seed_per_purpose():
-    seeds = {purpose_seed(s, p, *n) for s in range(20) for p in ("order", "augment") for n in ((), (0,), (1,), (0, 1), (1, 0))}
+    seeds = {
+        purpose_seed(s, p, *n)
+        for s in range(20)
+        for p in ("order", "augment")
+        for n in ((), (0,), (1,), (0, 1), (1, 0))
+    }
     assert len(seeds) == 200
     assert all(0 <= s < 2**63 for s in seeds)
     assert purpose_seed(0, "order", 1) == purpose_seed(0, "order", 1)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from eosfm.benchmark.baselines import ConstantPredictor, scene_network, unet, untrained
 from eosfm.config import record
-from eosfm.contracts import Pyramid
+from eosfm.contracts import DataError, Pyramid
 from eosfm.data.chips import Chips, Splits
 from eosfm.ensemble import Ensemble, Specialist
 from eosfm.fusion.fuse import Normalise
@@ -33,6 +34,9 @@ from eosfm.training.module import FitConfig, Progress, fit
 from eosfm.training.scoring import Scores, per_chip_counts, scores_from
 
 ENSEMBLE, CONSTANT, UNTRAINED, SCRATCH = "ensemble", "constant predictor", "untrained ensemble", "from scratch"
+
+
+Part = Literal["all", "frozen", "baselines"]
 
 
 @record
@@ -88,12 +92,14 @@ def compare(
     seed: int,
     folder: Path,
     *,
+    part: Part = "all",
     keep: Path | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
     """Adapt the ensemble of ``names`` and every baseline to ``splits`` with ``seed``, and score all on the test split.
 
-    ``keep`` is a folder in which the adapted ensemble is stored as a task model.
+    ``part`` "frozen" does the ensemble, its singles and subsets, "baselines" the rest; `merged` puts them together, so that
+    they can run side by side. ``keep`` is a folder in which the adapted ensemble is stored as a task model.
 
     The best single specialist is left to the caller, who knows the validation scores of all seeds.
     """
@@ -111,21 +117,27 @@ def compare(
             seed=purpose_seed(seed, "fusion"),
         )
 
-    full, random = build(specialists), build(untrained(specialists, seed))
-    active = [c.name for c in full.cards]
-    wanted = _variants(active, protocol, seed)
-    tell.total = len(wanted) + 5
-    candidates = _adapt_all(full, wanted, splits, task, protocol.adapt, seed, folder, tell)
-    scored = _score_shared(full, candidates, splits.test, tell)
-    candidates += _adapt_all(random, [(UNTRAINED, active)], splits, task, protocol.adapt, seed, folder, tell)
-    scored += _score_shared(random, candidates[-1:], splits.test, tell)
-    candidates.append(Candidate(CONSTANT, ConstantPredictor(splits.train), (), float("nan"), 0.0, 0.0))
-    candidates.append(_from_scratch(splits, task, statistics, protocol.scratch, seed, folder, tell))
-    scored += [_score(c.model, splits.test) for c in candidates[-2:]]
+    candidates: list[Candidate] = []
+    scored: list[Scored] = []
+    if part in ("all", "frozen"):
+        full = build(specialists)
+        wanted = _variants([c.name for c in full.cards], protocol, seed)
+        tell.total = len(wanted) + 1
+        candidates += _adapt_all(full, wanted, splits, task, protocol.adapt, seed, folder, tell)
+        scored += _score_shared(full, candidates, splits.test, tell)
+    if part in ("all", "baselines"):
+        tell.total, tell.done = 3, 0
+        random = build(untrained(specialists, seed))
+        active = [c.name for c in random.cards]
+        candidates += _adapt_all(random, [(UNTRAINED, active)], splits, task, protocol.adapt, seed, folder, tell)
+        scored += _score_shared(random, candidates[-1:], splits.test, tell)
+        candidates.append(_from_scratch(splits, task, statistics, protocol.scratch, seed, folder, tell))
+        candidates.append(Candidate(CONSTANT, ConstantPredictor(splits.train), (), float("nan"), 0.0, 0.0))
+        scored += [_score(c.model, splits.test) for c in candidates[-2:]]
     rows = [_row(c, counts, splits.test, seed) for c, (counts, _) in zip(candidates, scored, strict=True)]
     shown = {c.method: first.numpy() for c, (_, first) in zip(candidates, scored, strict=True)}
     data = splits.train.sha256()
-    if keep is not None:
+    if keep is not None and part != "baselines":
         winner = candidates[0]
         assert isinstance(winner.model, TaskModel)
         info = training_info("frozen ensemble", replace(protocol.adapt, seed=seed), Energy(seconds=winner.seconds))
@@ -134,6 +146,15 @@ def compare(
             metrics=rows[0].scores.metrics, overwrite=True,
         )  # fmt: skip
     return Comparison(seed, rows, shown, data)
+
+
+def merged(a: Comparison, b: Comparison) -> Comparison:
+    """The rows of two parts of one comparison."""
+    if (a.seed, a.data_sha256) != (b.seed, b.data_sha256):
+        raise DataError(
+            f"parts of different comparisons: seeds {a.seed}, {b.seed}; data {a.data_sha256[:8]}, {b.data_sha256[:8]}"
+        )
+    return Comparison(a.seed, [*a.rows, *b.rows], {**a.predictions, **b.predictions}, a.data_sha256)
 
 
 @dataclass(frozen=True)

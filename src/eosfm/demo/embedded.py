@@ -14,6 +14,7 @@ from eosfm.training.module import FitConfig
 
 HLS = "hls:BLUE,GREEN,RED,NIR_NARROW,SWIR_1,SWIR_2@reflectance"
 S2_SIX = "sentinel-2-l2a:B02,B03,B04,B8A,B11,B12@dn-1e4"
+S2_IRG = "sentinel-2-l2a:B8A,B04,B03@reflectance"
 S2_RGB = "sentinel-2-l2a:B04,B03,B02@reflectance"
 S1 = "sentinel-1:VV,VH,VH@db"
 AERIAL = "aerial:R,G,B@8bit"
@@ -21,10 +22,9 @@ AERIAL = "aerial:R,G,B@8bit"
 # (name, what it learnt, task, bands)
 _SPECIALISTS = (
     ("s2-land-cover", "Six land covers from six Sentinel-2 bands", "land-cover", S2_SIX),
-    ("s2-vegetation", "Vegetation fraction from Sentinel-2 infrared, red and green", "vegetation-fraction",
-     "sentinel-2-l2a:B8A,B04,B03@reflectance"),
+    ("s2-vegetation", "Vegetation fraction from Sentinel-2 infrared, red and green", "vegetation-fraction", S2_IRG),
     ("s2-rgb-scene", "Which covers occur in a Sentinel-2 true colour scene", "scene-multilabel", S2_RGB),
-    ("s2-fields", "Field boundaries from six Sentinel-2 bands", "crop-fields", S2_SIX),
+    ("s2-moisture", "Soil moisture from six Sentinel-2 bands", "soil-moisture", S2_SIX),
     ("s1-flood", "Permanent water and flooded vegetation from Sentinel-1", "flood-sar", S1),
     ("s1-moisture", "Soil moisture from Sentinel-1", "soil-moisture", S1),
     ("aerial-urban", "Urban density from 8-bit aerial pictures", "urban-density", AERIAL),
@@ -44,7 +44,7 @@ def downstream(seed: int, train: int, test: int) -> Splits:
 
 def embedded_plan(seed: int, quick: bool) -> DemoPlan:
     """The plan; ``quick`` shrinks everything until it means nothing, for smoke tests."""
-    chips, epochs = (24, 1) if quick else (500, 5)
+    chips, epochs = (24, 1) if quick else (640, 6)
     specialists = tuple(
         SpecialistPlan(
             name=name,
@@ -54,11 +54,11 @@ def embedded_plan(seed: int, quick: bool) -> DemoPlan:
         )
         for i, (name, about, task, bands) in enumerate(_SPECIALISTS[:2] if quick else _SPECIALISTS)
     )
-    adapt = FitConfig(epochs=1 if quick else 40, batch_size=8, learning_rate=1e-3, validate_every=1 if quick else 2)
+    adapt = FitConfig(epochs=1 if quick else 36, batch_size=8, learning_rate=1e-3, validate_every=1 if quick else 3)
     scratch = FitConfig(
-        epochs=1 if quick else 60, batch_size=8, learning_rate=1e-3, augment=True, validate_every=1 if quick else 2
+        epochs=1 if quick else 48, batch_size=8, learning_rate=1e-3, augment=True, validate_every=1 if quick else 3
     )
-    train, test = (8, 8) if quick else (48, 160)
+    train, test = (8, 8) if quick else (48, 320)
     seeds = tuple(1000 + 10 * seed + s for s in range(1 if quick else 3))
     task = TaskPlan(
         name="burn-scars",
@@ -74,7 +74,7 @@ def embedded_plan(seed: int, quick: bool) -> DemoPlan:
         ),
         make=partial(downstream, train=train, test=test),
         head=HeadConfig(decoder="unet", channels=64),
-        protocol=Protocol(adapt=adapt, scratch=scratch, subset_sizes=(1,) if quick else (1, 2, 4, 6)),
+        protocol=Protocol(adapt=adapt, scratch=scratch, subset_sizes=(1,) if quick else (2, 4)),
         seeds=seeds,
     )
     return DemoPlan(

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from eosfm.benchmark.compare import Comparison, compare
+from eosfm.benchmark.compare import Comparison, Part, compare, merged
 from eosfm.benchmark.results import load_comparison, save_comparison
 from eosfm.config import to_plain
 from eosfm.contracts import EosfmError
@@ -68,14 +68,19 @@ def run_demo(
         result.cards = run_jobs(jobs, workers=count, progress=tell)
     result.phases["training the specialists"] = energy
     work = [(t, s) for t in plan.tasks for s in t.seeds]
-    with meter.measure("comparison") as energy, bars("2/4 unseen tasks, seeds and baselines", len(work)) as tell:
+    parts: tuple[Part, ...] = ("frozen", "baselines")
+    with meter.measure("comparison") as energy, bars("2/4 unseen tasks, seeds and baselines", 2 * len(work)) as tell:
         names = [p.name for p in plan.specialists]
-        tasks = [
-            Job(f"{t.name}, seed {s}", compare_plan, (t, s, out, [n for n in names if n not in t.exclude]))
+        jobs_of = [
+            Job(
+                f"{t.name}, seed {s}, {part}", compare_plan, (t, s, part, out, [n for n in names if n not in t.exclude])
+            )
+            for part in parts
             for t, s in work
         ]
-        for (task, _), done in zip(work, run_jobs(tasks, workers=count, progress=tell), strict=True):
-            result.comparisons.setdefault(task.name, []).append(done)
+        done = run_jobs(jobs_of, workers=count, progress=tell)
+        for (task, _), frozen, baselines in zip(work, done[: len(work)], done[len(work) :], strict=True):
+            result.comparisons.setdefault(task.name, []).append(merged(frozen, baselines))
     result.phases["adapting to unseen tasks, all methods and seeds"] = energy
     with meter.measure("scene") as energy, bars("3/4 mapping a scene") as tell:
         tell("scene", 0.0, "predicting a GeoTIFF in tiles")
@@ -120,7 +125,7 @@ def train_plan(plan: SpecialistPlan, out: Path, share: int, progress: Progress |
 
 
 def compare_plan(
-    task: TaskPlan, seed: int, out: Path, names: list[str], progress: Progress | None = None
+    task: TaskPlan, seed: int, part: Part, out: Path, names: list[str], progress: Progress | None = None
 ) -> Comparison:
     """Compare on one task with one seed, unless the result is there from the same specialists, data and settings."""
     splits: Splits = task.make(seed)
@@ -132,13 +137,13 @@ def compare_plan(
         f"{splits.train.sha256()}{splits.test.sha256()}{to_plain(task.protocol)}{to_plain(spec)}{names}{weights}{seed}"
     )
     key = sha256_bytes(text.encode())[:16]
-    folder = out / "results" / f"{task.name}-{seed}-{key}"
+    folder = out / "results" / f"{task.name}-{seed}-{part}-{key}"
     if (folder / "rows.json").exists():
         return load_comparison(folder)
     keep = model_folder(out, task) if seed == task.seeds[0] else None
     done = compare(
         out / "zoo", names, splits, spec, task.protocol, seed, out / "runs" / f"{task.name}-{seed}-{key}",
-        keep=keep, progress=progress,
+        part=part, keep=keep, progress=progress,
     )  # fmt: skip
     save_comparison(done, spec.kind, folder)
     return done

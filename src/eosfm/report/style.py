@@ -101,9 +101,12 @@ class Sheet:
         """``text``, cut with an ellipsis where it is wider than ``room``."""
         if self.width_of(text, size, bold) <= room:
             return text
-        while text and self.width_of(text + "…", size, bold) > room:
-            text = text[:-1]
-        return text.rstrip(" ,;-") + "…"
+        short, long = 0, len(text)  # characters that fit, and that do not
+        while long - short > 1:
+            middle = (short + long) // 2
+            fits = self.width_of(text[:middle] + "…", size, bold) <= room
+            short, long = (middle, long) if fits else (short, middle)
+        return text[:short].rstrip(" ,;-") + "…"
 
     def wrap(self, text: str, room: float, size: float = 13, lines: int = 3, bold: bool = False) -> list[str]:
         """``text`` in at most ``lines`` lines no wider than ``room``; the last one may end with an ellipsis."""
@@ -197,7 +200,7 @@ class Sheet:
 def png(pixels: NDArray[np.uint8], image: Any) -> bytes:
     """``pixels`` as PNG bytes, by the ``PIL.Image`` module ``image``."""
     out = io.BytesIO()
-    image.fromarray(pixels).save(out, "PNG", optimize=True)
+    image.fromarray(pixels).save(out, "PNG", compress_level=6)
     return out.getvalue()
 
 

@@ -58,7 +58,9 @@ class ConvNeXtV2Atto(nn.Module):
             if k in tensors and tensors[k].shape != v.shape
         ]
         problems += [f"{k}: stored as {v.dtype}" for k, v in tensors.items() if v.dtype not in _FLOATS]
-        problems += [f"{k}: contains NaN or Inf" for k, v in tensors.items() if v.dtype in _FLOATS and not v.isfinite().all()]
+        problems += [
+            f"{k}: contains NaN or Inf" for k, v in tensors.items() if v.dtype in _FLOATS and not v.isfinite().all()
+        ]
         if problems:
             shown = "; ".join(sorted(problems)[:4]) + (f" and {len(problems) - 4} more" if len(problems) > 4 else "")
             raise CardError(f"{whose}: these are not {ARCHITECTURE} weights: {shown}")

@@ -17,8 +17,9 @@ from eosfm._version import __version__
 from eosfm.contracts import ConfigError, Pyramid
 from eosfm.data.chips import Chips, Splits
 from eosfm.ensemble import Ensemble
+from eosfm.files import require_place
 from eosfm.seeding import purpose_seed, seeded
-from eosfm.specialists.card import DataInfo, SpecialistCard, TaskInfo, TrainingInfo, card_bands
+from eosfm.specialists.card import DataInfo, SpecialistCard, TaskInfo, TrainingInfo, card_bands, require_safe_name
 from eosfm.specialists.encoder import ConvNeXtV2Atto
 from eosfm.specialists.store import _NO_WEIGHTS, save_specialist
 from eosfm.statistics import BandStatistics
@@ -93,6 +94,8 @@ def train_specialist(
         progress: called after each step.
         overwrite: replace a specialist of the same name.
     """
+    require_safe_name(name)
+    require_place(zoo / name, overwrite=overwrite)
     train = splits.train
     statistics = train.statistics()
     chip = -(-max(train.images.shape[-2:]) // 32) * 32

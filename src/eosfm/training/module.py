@@ -211,7 +211,7 @@ def fit(
         train: training batches, shuffled by (seed, epoch).
         validation: picks the best epoch; never a test split.
         config: see `FitConfig`.
-        folder: for checkpoints and logs (``metrics.csv``, TensorBoard).
+        folder: for checkpoints and logs (``log/version_N/metrics.csv``, TensorBoard).
         forward: called in place of ``model`` (features instead of pixels).
         progress: called after each step.
         label: shown in ``progress``.
@@ -227,11 +227,13 @@ def fit(
             folder, "best", monitor=objective.monitor, mode="max" if objective.higher_is_better else "min",
             save_top_k=1, save_last=True, enable_version_counter=False,
         )  # fmt: skip
-        loggers: list[Logger] = [CSVLogger(folder, name="", version="log")]
+        # Each session logs to a file of its own: Lightning's CSV logger cannot continue another's.
+        loggers: list[Logger] = [CSVLogger(folder, name="log")]
         loggers.append(TensorBoardLogger(str(folder), name="", version="tensorboard"))
         callbacks: list[Callback] = [best, *([_Report(progress, label)] if progress else [])]
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="lightning")  # workers, batch sizes: chosen on purpose
+            warnings.filterwarnings("ignore", module="torchmetrics")  # small splits may lack a class
             warnings.filterwarnings(
                 "ignore", message=".*(lr_scheduler|Checkpoint directory|isinstance|log directory).*"
             )

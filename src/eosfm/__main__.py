@@ -1,0 +1,6 @@
+"""``python -m eosfm``."""
+
+from eosfm.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -223,6 +223,8 @@ def test_gradients_reach_the_fusion_and_never_a_specialist():
     sum(m.mean() for m in ens(X)).backward()
     assert all(p.grad is not None for p in ens.fusion.parameters())
     assert all(p.grad is None and not p.requires_grad for p in ens.encoders.parameters())
+    features = ens.encode(X.clone().requires_grad_())
+    assert not any(m.requires_grad for view in features for m in view), "no graph is kept through frozen encoders"
 
 
 def test_features_of_one_chip_do_not_depend_on_the_others_in_the_batch():

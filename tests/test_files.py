@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from eosfm.contracts import EosfmError
-from eosfm.files import OutputError, atomic_file, atomic_folder, sha256_bytes, sha256_file, write_json
+from eosfm.files import OutputError, atomic_file, atomic_folder, require_place, sha256_bytes, sha256_file, write_json
 from helpers import full_disk, tree
 
 
@@ -182,3 +182,19 @@ def test_hashes(tmp_path: Path):
     (tmp_path / "x").write_bytes(data)
     assert sha256_file(tmp_path / "x") == sha256_bytes(data) == hashlib.sha256(data).hexdigest()
     assert issubclass(OutputError, EosfmError)
+
+
+def test_a_place_is_checked_before_the_work_and_left_as_it_was(tmp_path: Path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "file").write_text("mine")
+    before = names(tmp_path)
+    require_place(tmp_path / "new")
+    require_place(tmp_path / "several" / "new" / "folders" / "x")
+    require_place(tmp_path / "there", overwrite=True)
+    for path, says in [(tmp_path / "there", "exists already"), (tmp_path / "file" / "x", "cannot write")]:
+        with pytest.raises(OutputError, match=says):
+            require_place(path)
+    with full_disk(0):
+        require_place(tmp_path / "new")  # an empty file still fits
+    assert names(tmp_path) == before
+    assert names(tmp_path / "there") == []

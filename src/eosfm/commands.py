@@ -50,7 +50,7 @@ def demo(
     workers: Annotated[int, typer.Option(help="Processes side by side; 0 is one per core.")] = 0,
     quick: Annotated[bool, typer.Option("--quick", help="A smoke test: tiny data, two epochs, no meaning.")] = False,
 ) -> Outcome:
-    """The whole paper in miniature: train specialists, fuse, adapt, compare, map a scene, write a report."""
+    """Run the whole paper in miniature. Train specialists, fuse, adapt, compare, map a scene, write a report."""
     from eosfm.demo.run import run_demo
 
     summary = run_demo(data=data, out=out, report=report, seed=seed, workers=workers, quick=quick)
@@ -132,7 +132,7 @@ def compose(
     normalise: Annotated[str, typer.Option(help="Per view, before the fusion: none, layer or batch.")] = "none",
     overwrite: Overwrite = False,
 ) -> Outcome:
-    """Put specialists together into an ensemble (a list with hashes; weights stay in the zoo)."""
+    """Put specialists together. Writes an ensemble: a list with hashes; the weights stay in the zoo."""
     from eosfm.composition import compose as write
     from eosfm.contracts import ConfigError
     from eosfm.rules import DEFAULT_RULES
@@ -156,7 +156,7 @@ def routes(
         bool, typer.Option(help="Plan as `adapt` does, which measures the input's statistics.")
     ] = True,
 ) -> Outcome:
-    """Show how each specialist would read an input: rule, bands, units, statistics; and who is skipped, and why."""
+    """Show who reads which bands, and how. Rule, bands, units, statistics; and who is skipped, and why."""
     from eosfm.adaptation import plan_views
     from eosfm.bands import BandSet
     from eosfm.composition import MANIFEST, read_manifest
@@ -195,7 +195,7 @@ def adapt(
     overrides: Overrides = None,
     overwrite: Overwrite = False,
 ) -> Outcome:
-    """Train fusion and decoder of a frozen ensemble for a task. A killed run continues when started again."""
+    """Train fusion and decoder for a task. Specialists stay frozen; a killed run continues when started again."""
     from eosfm.data.files import open_data
     from eosfm.ensemble import Ensemble
     from eosfm.files import require_place
@@ -242,7 +242,7 @@ def evaluate(
     zoo: Annotated[Path | None, typer.Option(help="Where the specialists lie, if they moved.")] = None,
     output: Annotated[Path | None, typer.Option(help="Also write the scores as JSON.")] = None,
 ) -> Outcome:
-    """Score a task model on the test split, beside a constant predictor."""
+    """Score a task model on a test split. A constant predictor is shown beside it."""
     from eosfm.config import to_plain
     from eosfm.contracts import DataError
     from eosfm.data.files import open_data
@@ -279,7 +279,7 @@ def predict(
     allow_no_crs: Annotated[bool, typer.Option("--allow-no-crs", help="Accept a scene without georeference.")] = False,
     overwrite: Overwrite = False,
 ) -> Outcome:
-    """Map a whole scene: GeoTIFF in, GeoTIFF out, in bounded memory. A killed run continues when started again."""
+    """Map a whole scene. GeoTIFF in, GeoTIFF out, in bounded memory; a killed run continues when started again."""
     from eosfm.bands import BandSet
     from eosfm.inference.predict import predict_scene
     from eosfm.tasks.model import SceneTaskModel, load_task_model
@@ -311,7 +311,7 @@ def embed(
     allow_no_crs: Annotated[bool, typer.Option("--allow-no-crs", help="Accept a scene without georeference.")] = False,
     overwrite: Overwrite = False,
 ) -> Outcome:
-    """Write the fused features of a scene: GeoTIFF in, feature GeoTIFF out."""
+    """Write the fused features of a scene. GeoTIFF in, feature GeoTIFF out."""
     from eosfm.bands import BandSet
     from eosfm.composition import load
     from eosfm.contracts import ConfigError

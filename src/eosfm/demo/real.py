@@ -71,17 +71,8 @@ def real_plan(data: Path, seed: int, quick: bool) -> DemoPlan:
         )  # fmt: skip
 
     n = 8 if quick else None
-    plans = [
-        SpecialistPlan(
-            f"eurosat-group-{i + 1}",
-            f"EuroSAT RGB, {', '.join(g)} only",
-            partial(eurosat, root, g, n or 3000 // len(g), seed),
-            cls(3),
-        )
-        for i, g in enumerate(GROUPS)
-    ]
     reader = {
-        "eurosat-rgb": ("EuroSAT RGB, all ten classes", partial(eurosat, root, None, n, seed), cls(4)),
+        "eurosat-rgb": ("EuroSAT RGB, all ten classes", partial(eurosat, root, None, n, seed), cls(10)),
         "mstar": ("Ten vehicle classes in X-band SAR", partial(real.mstar, root, size=64, per_class=n, seed=seed), cls(5)),
         "uc-merced": (
             "21 land uses in 0.3 m aerial pictures", partial(real.uc_merced, root, per_class=n, seed=seed), cls(12),
@@ -98,7 +89,16 @@ def real_plan(data: Path, seed: int, quick: bool) -> DemoPlan:
             "Cloud and shadow in six Sentinel-2 bands", partial(real.cloud_masks, root, limit=n, seed=seed), cls(30, 8),
         ),
     }  # fmt: skip
-    plans += [SpecialistPlan(name, *rest) for name, rest in reader.items()]
+    plans = [SpecialistPlan(name, *rest) for name, rest in reader.items()]
+    plans += [
+        SpecialistPlan(
+            f"eurosat-group-{i + 1}",
+            f"EuroSAT RGB, {', '.join(g)} only",
+            partial(eurosat, root, g, n or 3000 // len(g), seed),
+            cls(3),
+        )
+        for i, g in enumerate(GROUPS)
+    ]
     seeds = tuple(10 * seed + s for s in range(1 if quick else 3))
     few = 2 if quick else 10
     linear = HeadConfig(decoder="linear", channels=64, dropout=0.0)

@@ -146,10 +146,9 @@ def _gallery(chips: Chips, comparison: Comparison, top: dict[str, Summary]) -> F
     n = min(len(next(iter(comparison.predictions.values()))), len(chips))
     colours = pictures.class_colours(chips.classes)
     labels = chips.labels[:n].numpy()
-    # Show chips where there is something to see: the most classes first, then the least one-sided.
-    spread = [float(np.std(np.bincount(y[y != 255].ravel(), minlength=len(chips.classes)))) for y in labels]
-    kinds = [len(np.unique(y[y != 255])) for y in labels]
-    chosen = sorted(range(n), key=lambda i: (-kinds[i], spread[i]))[:_SHOWN]
+    # Show chips where there is something to see: the rarest class covers most, counted in labelled pixels.
+    counts = [np.bincount(y[y != 255].ravel(), minlength=len(chips.classes)) for y in labels]
+    chosen = sorted(range(n), key=lambda i: -int(np.sort(counts[i])[-2:].min()))[:_SHOWN]
     images = chips.images[:n].float().numpy()
     shown = pictures.possible_pictures(chips.bands)[:2]
     inputs = [pictures.picture(images, chips.bands, k) for k in shown if k != "grey"] or [
@@ -168,7 +167,7 @@ def _gallery(chips: Chips, comparison: Comparison, top: dict[str, Summary]) -> F
         rows.append(row)
     png = panels.gallery(columns, rows, legend=dict(zip(chips.classes, colours, strict=True)))
     caption = (
-        f"Test chips with the most to tell, out of the first {n} (first seed). Inputs: {'; '.join(p.label for p in inputs)}. "
+        f"The test chips with the most even classes, out of the first {n} (first seed). Inputs: {'; '.join(p.label for p in inputs)}. "
         "The corner shows the share of labelled pixels that are right; grey is not labelled."
     )
     return Figure(png, caption, "Inputs, labels and predictions of each method on test chips")

@@ -92,11 +92,12 @@ def plan_views(
         rules: rule names; see `RULES`.
 
     Returns:
-        ``(plans, reason)``; ``reason`` is empty when there is at least one plan.
+        ``(plans, reason)``; ``reason`` says why there is no plan, or which views are lost for want of statistics.
     """
     available.require_distinct()
     plans: dict[tuple[int, ...], AdaptationPlan] = {}
     reasons = []
+    lost: list[str] = []
     for rule in rules_named(rules):
         matches = rule.select(wanted, available)
         if isinstance(matches, str):
@@ -109,10 +110,12 @@ def plan_views(
             plan = _normalised(specialist, label, index, note, wanted, statistics, available, input_statistics)
             if isinstance(plan, str):
                 reasons.append(f"{label}: {plan}")
+                lost.append(f"{label}: {plan}")
             else:
                 plans[index] = plan
-    reason = "; ".join(reasons) or f"no rule reads {wanted} from {available}"
-    return list(plans.values()), "" if plans else reason
+    if not plans:
+        return [], "; ".join(reasons) or f"no rule reads {wanted} from {available}"
+    return list(plans.values()), "; ".join(lost)
 
 
 def _normalised(

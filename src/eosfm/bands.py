@@ -140,7 +140,7 @@ class BandSet(Sequence[Band]):
         ``str(BandSet.parse(s))`` parses to an equal band set.
 
         Raises:
-            BandError: unknown sensor or band, ambiguous or duplicated band, or text that does not parse.
+            BandError: unknown sensor or band, ambiguous band, or text that does not parse.
             UnitError: no unit declared, or one that makes no sense for the sensor.
         """
         bands: list[Band] = []

@@ -177,16 +177,18 @@ def routes(
     own = BandStatistics(mean=(0.0,) * len(wanted), std=(1.0,) * len(wanted)) if statistics else None
     rows = [("specialist", "rule", "reads", "units", "standardised with", "note")]
     plans, skipped = [], []
+    lost: list[str] = []
     for e in entries:
         views, reason = plan_views(e.card.name, e.card.bandset(), e.card.statistics, wanted, own, chosen)
         plans += views
-        skipped += [(e.card.name, reason)] if reason else []
+        skipped += [(e.card.name, reason)] if reason and not views else []
+        lost += [f"{e.card.name} loses a view: {reason}"] if reason and views else []
         for v in views:
             units = ", ".join(dict.fromkeys(a if a == b else f"{a} -> {b}" for a, b in v.convert))
             whose = "the specialist's statistics" if v.normalise == "specialist" else "the input's statistics"
             rows.append((v.specialist, v.rule, ", ".join(v.bands), units, whose, v.note))
     lines = [f"{len(plans)} views of {len(entries) - len(skipped)} specialists; {len(skipped)} skipped"]
-    lines += [f"skipped {name}: {reason}" for name, reason in skipped]
+    lines += [*lost, *(f"skipped {name}: {reason}" for name, reason in skipped)]
     return Outcome((plans, skipped), table=tuple(rows) if plans else (), lines=tuple(lines), failed=not plans)
 
 

@@ -12,17 +12,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from safetensors.torch import save_file
-
 from eosfm._version import __version__
 from eosfm.bands import BandSet
 from eosfm.config import read_json, read_record, record, to_plain
-from eosfm.contracts import AdaptationError, BandError, CorruptArtifact, EosfmError, ZooError
+from eosfm.contracts import AdaptationError, BandError, ConfigError, CorruptArtifact, EosfmError, ZooError
 from eosfm.ensemble import Ensemble, Specialist
 from eosfm.files import atomic_folder, sha256_file
 from eosfm.fusion.fuse import FUSIONS, Normalise
 from eosfm.rules import DEFAULT_RULES, rules_named
-from eosfm.specialists.store import load_specialist, read_tensors, require_file
+from eosfm.specialists.card import SpecialistCard
+from eosfm.specialists.store import load_specialist, read_tensors, require_file, write_tensors
 from eosfm.specialists.zoo import find
 from eosfm.statistics import BandStatistics
 
@@ -35,6 +34,8 @@ class Reference:
 
     name: str
     sha256: str
+    reading: str
+    """`SpecialistCard.reading`: the same weights under other statistics are another specialist"""
 
 
 @record
@@ -64,12 +65,23 @@ class EnsembleManifest:
     views: tuple[str, ...] | None = None
     """names of the views in fusion order; a loaded plan must give the same ones"""
     weights: FileInfo | None = None
+    weights_prefix: str = ""
+    """where the fusion's tensors are in that file: "" in an ensemble, "encoder.fusion." in a task model"""
+    fusion_trained: bool = False
 
 
 def manifest_of(ensemble: Ensemble, folder: Path, zoo: Path) -> EnsembleManifest:
-    """What to store beside anything trained on ``ensemble``; its skipped specialists are not part of it."""
+    """What to store beside anything trained on ``ensemble``; its skipped specialists are not part of it.
+
+    Raises:
+        ConfigError: a view is ablated; a manifest could not say so, and the view would speak again after loading.
+    """
+    if bool((ensemble.gates != 1).any()):
+        raise ConfigError(
+            "some views are ablated, which is not stored: keep the others with pruned(...), or undo it with ablate([])"
+        )
     return EnsembleManifest(
-        specialists=tuple(Reference(name=c.name, sha256=c.weights.sha256) for c in ensemble.cards),
+        specialists=tuple(_reference(c) for c in ensemble.cards),
         zoo=os.path.relpath(zoo.resolve(), folder.resolve()),
         rules=ensemble.rules,
         fusion=ensemble.fusion.name,
@@ -77,7 +89,12 @@ def manifest_of(ensemble: Ensemble, folder: Path, zoo: Path) -> EnsembleManifest
         bands=str(ensemble.bands),
         statistics=ensemble.statistics,
         views=tuple(v.name for v in ensemble.views),
+        fusion_trained=ensemble.fusion_trained,
     )
+
+
+def _reference(card: SpecialistCard) -> Reference:
+    return Reference(name=card.name, sha256=card.weights.sha256, reading=card.reading)
 
 
 def compose(
@@ -99,7 +116,7 @@ def compose(
         raise AdaptationError(f"unknown fusion {fusion!r}; known: {', '.join(FUSIONS)}")
     cards = [load_specialist(e.folder)[1] for e in find(zoo, names)]
     manifest = EnsembleManifest(
-        specialists=tuple(Reference(name=c.name, sha256=c.weights.sha256) for c in cards),
+        specialists=tuple(_reference(c) for c in cards),
         zoo=os.path.relpath(zoo.resolve(), output.resolve()),
         rules=tuple(rules),
         fusion=fusion,
@@ -161,6 +178,8 @@ def from_manifest(
         raise AdaptationError(
             f"{folder}: made for {own}, asked for {bands}; reorder and convert the input to the former"
         )
+    if manifest.statistics is not None and statistics not in (None, manifest.statistics):
+        raise AdaptationError(f"{folder}: made with statistics {manifest.statistics}; leave them out, or adapt anew")
     chosen = own if own is not None else bands
     assert chosen is not None
     ensemble = Ensemble(
@@ -172,18 +191,24 @@ def from_manifest(
         normalise=manifest.normalise,
     )
     views = tuple(v.name for v in ensemble.views)
+    if manifest.views is not None and views != manifest.views and set(manifest.views) < set(views):
+        ensemble = ensemble.pruned(manifest.views)  # it was stored after pruning single views
+        views = tuple(v.name for v in ensemble.views)
     if manifest.views is not None and views != manifest.views:
         raise CorruptArtifact(
             f"{folder}: stored views {manifest.views} but this eosfm plans {views}; cards or rules changed"
         )
     if manifest.weights is not None:
-        weights = folder / FUSION_WEIGHTS
+        if manifest.weights.file not in (FUSION_WEIGHTS, "model.safetensors"):
+            raise CorruptArtifact(f"{folder}: weights file {manifest.weights.file!r}; expected {FUSION_WEIGHTS}")
+        weights, prefix = folder / manifest.weights.file, manifest.weights_prefix
         require_file(weights, manifest.weights.sha256, manifest.weights.bytes)
+        own_tensors = {k.removeprefix(prefix): v for k, v in read_tensors(weights).items() if k.startswith(prefix)}
         try:
-            ensemble.fusion.load_state_dict(read_tensors(weights), strict=True)
+            ensemble.fusion.load_state_dict(own_tensors, strict=True)
         except RuntimeError as e:
             raise CorruptArtifact(f"{weights}: does not fit the fusion it is stored for: {e}") from None
-        ensemble.fusion_trained = True
+    ensemble.fusion_trained = manifest.fusion_trained
     return ensemble
 
 
@@ -199,6 +224,11 @@ def resolve(manifest: EnsembleManifest, folder: Path, zoo: Path | None = None) -
                 f"{folder} needs specialist {ref.name!r}: {e}\nPoint to the zoo that has it with zoo=... (--zoo)"
             ) from None
         encoder, card = load_specialist(entry.folder)
+        if card.weights.sha256 == ref.sha256 and card.reading != ref.reading:
+            raise ZooError(
+                f"{folder} was made with other bands, units or statistics of {ref.name} than its card in {place} has now: "
+                "the card was edited. Restore it, or adapt anew."
+            )
         if card.weights.sha256 != ref.sha256:
             raise ZooError(
                 f"{folder} was made with {ref.name}@{ref.sha256[:12]}, but {place} holds {card.reference}: "
@@ -214,7 +244,7 @@ def save_ensemble(ensemble: Ensemble, folder: Path, zoo: Path, *, overwrite: boo
         tensors = {k: v.detach().cpu().contiguous() for k, v in ensemble.fusion.state_dict().items()}
         plain: dict[str, Any] = to_plain(manifest_of(ensemble, folder, zoo))
         if tensors:
-            save_file(tensors, tmp / FUSION_WEIGHTS)
+            write_tensors(tmp / FUSION_WEIGHTS, tensors)
             file = tmp / FUSION_WEIGHTS
             plain["weights"] = {"file": FUSION_WEIGHTS, "sha256": sha256_file(file), "bytes": file.stat().st_size}
         write_manifest(tmp / MANIFEST, read_record(EnsembleManifest, plain, "manifest"))

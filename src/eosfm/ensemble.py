@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from eosfm.adaptation import adapt, plan_views, require_readable
 from eosfm.bands import BandSet
-from eosfm.contracts import AdaptationError, BandError, Pyramid, ZooError, known
+from eosfm.contracts import AdaptationError, BandError, CardError, Pyramid, ZooError, known
 from eosfm.fusion.fuse import Fusion, Normalise, make_fusion
 from eosfm.rules import DEFAULT_RULES
 from eosfm.seeding import seeded
@@ -30,7 +30,7 @@ Specialist = tuple[FrozenEncoder, SpecialistCard]
 
 @dataclass(frozen=True)
 class Skipped:
-    """A specialist that cannot read the input, and why."""
+    """A specialist that cannot read the input, or lost a view of it for want of statistics, and why."""
 
     specialist: str
     reason: str
@@ -53,6 +53,7 @@ class Ensemble(nn.Module):
         BandError: a band twice in ``bands``, or no specialist can read it.
         AdaptationError: an unknown rule, or (``on_skip="raise"``) a specialist that cannot read the input.
         ZooError: two specialists of one name.
+        CardError: an encoder with the card of another.
     """
 
     gates: Tensor
@@ -80,12 +81,16 @@ class Ensemble(nn.Module):
         self.cards: list[SpecialistCard] = []
         encoders: list[FrozenEncoder] = []
         for encoder, card in specialists:
+            if encoder.in_channels != len(card.bands):
+                raise CardError(
+                    f"specialist {card.name}: the card names {len(card.bands)} bands, the encoder reads {encoder.in_channels}"
+                )
             plans, reason = plan_views(card.name, card.bandset(), card.statistics, bands, statistics, rules)
             self.views += plans
             if plans:
                 encoders.append(encoder)
                 self.cards.append(card)
-            else:
+            if reason:
                 self.skipped.append(Skipped(card.name, reason))
         reasons = [f"{s.specialist}: {s.reason}" for s in self.skipped]
         if on_skip == "raise" and reasons:
@@ -141,7 +146,7 @@ class Ensemble(nn.Module):
         new.cards, new.encoders = [self.cards[e] for e in used], nn.ModuleList(self.encoders[e] for e in used)
         new._encoder_of = [used.index(self._encoder_of[v]) for v in kept]
         new.fusion, new.fusion_trained = self.fusion.narrowed(kept), self.fusion_trained
-        new.register_buffer("gates", torch.ones(len(kept)), persistent=False)
+        new.register_buffer("gates", self.gates[kept].clone(), persistent=False)
         return new
 
     def _views_of(self, names: Iterable[str]) -> set[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import os
@@ -37,6 +38,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: the folder cannot be written, or the disk is full; ``path`` is then as it was.
     """
+    path = _named(path)
     tmp = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,8 +60,11 @@ def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     Raises:
         OutputError: ``path`` exists and ``overwrite`` is false, or the place cannot be written.
     """
+    path = _named(path)
     if path.exists() and not overwrite:
         raise OutputError(f"{path} exists already; choose another name or allow overwriting (--overwrite)")
+    if path.exists() and not path.is_dir():
+        raise OutputError(f"{path} is a file; expected a folder, or nothing")
     tmp = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     old = path.with_name(f".{path.name}.{secrets.token_hex(4)}.old")
     try:
@@ -69,9 +74,11 @@ def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         for file in tmp.iterdir():
             with file.open("rb+") as f:
                 os.fsync(f.fileno())
-        if path.exists():
+        if not path.exists():
+            tmp.replace(path)
+        elif not _exchange(tmp, path):  # one step: killed at any moment, one of the two is in place
             path.replace(old)
-        tmp.replace(path)
+            tmp.replace(path)
         _sync_folder(path.parent)
         shutil.rmtree(old, ignore_errors=True)
     except OSError as e:
@@ -80,6 +87,23 @@ def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         if old.exists() and not path.exists():
             old.replace(path)  # also after an interrupt
         shutil.rmtree(tmp, ignore_errors=True)
+
+
+def _named(path: Path) -> Path:
+    """``path`` if it can be replaced as a whole; the folder one works in, or one above it, cannot."""
+    full, here = path.resolve(), Path.cwd()
+    if full == here or full in here.parents:
+        raise OutputError(f"{path} is the folder you are in, or one above it; name a new file or folder for the output")
+    return path
+
+
+def _exchange(a: Path, b: Path) -> bool:
+    """Swap two paths of one file system atomically (Linux ``renameat2``); False where the system cannot."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return bool(rename(here, os.fsencode(a), here, os.fsencode(b), exchange) == 0)
 
 
 def require_place(path: Path, *, overwrite: bool = False) -> None:

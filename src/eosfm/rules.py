@@ -55,11 +55,11 @@ def _identity(wanted: BandSet, available: BandSet) -> list[Match] | str:
 
 
 def _subset(wanted: BandSet, available: BandSet) -> list[Match] | str:
-    return _by_name(wanted, available) if len({b.modality for b in wanted}) == 1 else ""
+    return _by_name(wanted, available) if not {Modality.OPTICAL, Modality.SAR} <= {b.modality for b in wanted} else ""
 
 
 def _s1_s2(wanted: BandSet, available: BandSet) -> list[Match] | str:
-    if {b.modality for b in wanted} != {Modality.OPTICAL, Modality.SAR}:
+    if not {Modality.OPTICAL, Modality.SAR} <= {b.modality for b in wanted}:
         return ""
     return _by_name(wanted, available)
 

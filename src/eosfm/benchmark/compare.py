@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -203,8 +204,8 @@ def _adapt_all(
         start = time.perf_counter()
         result = fit(
             model, task.kind, len(task.classes), _pick(train, keep), _pick(check, keep), replace(config, seed=seed),
-            folder=folder / method.replace(": ", "-").replace(" ", "-"), forward=model.from_features,
-            progress=tell.inside(), label=method,
+            folder=folder / method.replace(": ", "-").replace(" ", "-"),
+            forward=partial(model.from_features, size=splits.train.size), progress=tell.inside(), label=method,
         )  # fmt: skip
         tell.step()
         used = tuple(c.name for c in ensemble.cards)
@@ -250,7 +251,7 @@ def _score_shared(full: Ensemble, candidates: Sequence[Candidate], chips: Chips,
             x, y = chips.batch(range(i, min(i + batch, len(chips))))
             pyramids: list[Pyramid] = full.encode(pad(x))
             for k, model in enumerate(models):
-                z = model.eval().from_features([pyramids[v] for v in views[k]])
+                z = model.eval().from_features([pyramids[v] for v in views[k]], chips.size)
                 counts[k].append(per_chip_counts(chips.kind, z, y, len(chips.classes)))
                 if i < PICTURES:
                     first[k].append(z.argmax(1))

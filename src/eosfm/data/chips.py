@@ -51,17 +51,25 @@ class Chips:
             )
         if len(self.labels) != n:
             raise DataError(f"{self.name}: {n} images but {len(self.labels)} labels")
-        per_pixel = self.kind in ("segmentation", "regression")
-        if per_pixel and self.labels.shape[-2:] != self.images.shape[-2:]:
+        size = tuple(self.images.shape[-2:])
+        shape = {"classification": (n,), "multilabel": (n, len(self.classes))}.get(self.kind, (n, *size))
+        if tuple(self.labels.shape) != shape:
             raise DataError(
-                f"{self.name}: labels of {tuple(self.labels.shape[-2:])} pixels for images of {tuple(self.images.shape[-2:])}"
+                f"{self.name}: labels {tuple(self.labels.shape)}; {self.kind} of {n} images {size} has {shape}"
             )
+        if self.ids and (len(self.ids) != n or len(set(self.ids)) != n):
+            raise DataError(f"{self.name}: {len(self.ids)} ids, {len(set(self.ids))} different ones, for {n} chips")
         if not self.ids:
             object.__setattr__(self, "ids", tuple(f"{self.name}/{i}" for i in range(n)))
         require_labels(self.kind, self.labels, len(self.classes), self.name)
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """``(h, w)`` of the chips."""
+        return int(self.images.shape[-2]), int(self.images.shape[-1])
 
     def batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Float32 images and labels at ``indices``."""

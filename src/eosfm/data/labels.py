@@ -17,7 +17,7 @@ def require_labels(kind: str, y: Tensor, classes: int, where: str) -> None:
         raise DataError(f"{where}: labels are {y.dtype}; expected integers 0 to {classes - 1}")
     top = 1 if kind == "multilabel" else classes - 1
     values = torch.unique(y)
-    legal = (values >= 0) & (values <= top)
+    legal = (values >= 0) & (values <= top) & (values == values.round())
     if kind == "segmentation":
         legal |= values == IGNORE
     if not bool(legal.all()):

@@ -72,7 +72,7 @@ def real_plan(data: Path, seed: int, quick: bool) -> DemoPlan:
 
     n = 8 if quick else None
     reader = {
-        "eurosat-rgb": ("EuroSAT RGB, all ten classes", partial(eurosat, root, None, n, seed), cls(10)),
+        "eurosat-rgb": ("EuroSAT RGB, all ten classes", partial(eurosat, root, None, n, seed), cls(6)),
         "mstar": ("Ten vehicle classes in X-band SAR", partial(real.mstar, root, size=64, per_class=n, seed=seed), cls(5)),
         "uc-merced": (
             "21 land uses in 0.3 m aerial pictures", partial(real.uc_merced, root, per_class=n, seed=seed), cls(12),
@@ -121,7 +121,8 @@ def real_plan(data: Path, seed: int, quick: bool) -> DemoPlan:
             "252 test pictures: differences of a few points are within the intervals. The specialists' optical pictures are 10 m "
             "Sentinel-2 over Europe.",
             partial(merced, root=root, labels=few, test=16 if quick else None), linear,
-            Protocol(adapt=probe, scratch=scratch, subset_sizes=() if quick else (1, 2, 4, 8)), seeds, ("uc-merced",),
+            Protocol(adapt=replace(probe, epochs=min(40, probe.epochs)), scratch=replace(scratch, epochs=min(24, scratch.epochs)),
+                     subset_sizes=() if quick else (1, 2, 4, 8)), seeds, ("uc-merced",),
         ),
         TaskPlan(
             "sen1floods11", "A flood from Sentinel-1 and Sentinel-2",

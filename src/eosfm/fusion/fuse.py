@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from eosfm.contracts import PYRAMID_CHANNELS, ConfigError, Pyramid, known
+from eosfm.seeding import seeded
 
 Normalise = Literal["none", "layer", "batch"]
 
@@ -67,7 +68,8 @@ class Fusion(nn.Module):
 
     def narrowed(self, keep: Sequence[int]) -> Fusion:
         """A fusion of the views ``keep`` only, equal to this one with the gates of all others at 0."""
-        new = type(self)(len(keep), self.normalise)
+        with seeded(0):  # what is drawn here is replaced; nobody's random state must move
+            new = type(self)(len(keep), self.normalise)
         new.norms = nn.ModuleList(deepcopy(self.norms[v]) for v in keep)  # running statistics are its own
         return new
 
@@ -117,7 +119,7 @@ class MLP(Fusion):
         assert isinstance(new, MLP)
         for ours, theirs, c in zip(self.mlps, new.mlps, PYRAMID_CHANNELS, strict=True):
             _copy_columns(ours[0], theirs[0], keep, c)  # type: ignore[index]
-            theirs[2].load_state_dict(ours[2].state_dict())  # type: ignore[index]
+            theirs[2] = deepcopy(ours[2])  # type: ignore[index, operator]
         return new
 
 
@@ -143,7 +145,7 @@ class Sum(Fusion):
 
     def combine(self, level: int, maps: list[Tensor], gates: Tensor) -> Tensor:  # noqa: ARG002
         """Sum over views."""
-        return torch.stack([m * g for m, g in zip(maps, gates, strict=True)]).sum(0)
+        return torch.stack([_gated(m, g) for m, g in zip(maps, gates, strict=True)]).sum(0)
 
 
 class Product(Fusion):
@@ -153,7 +155,7 @@ class Product(Fusion):
 
     def combine(self, level: int, maps: list[Tensor], gates: Tensor) -> Tensor:  # noqa: ARG002
         """Product over views of ``1 + gate * (map - 1)``."""
-        return torch.stack([1 + g * (m - 1) for m, g in zip(maps, gates, strict=True)]).prod(0)
+        return torch.stack([1 + _gated(m - 1, g) for m, g in zip(maps, gates, strict=True)]).prod(0)
 
 
 FUSIONS: dict[str, type[Fusion]] = {f.name: f for f in (Conv1x1, MLP, Concat, Sum, Product)}
@@ -167,11 +169,18 @@ def make_fusion(name: str, views: int, normalise: Normalise = "none") -> Fusion:
 
 
 def _gated_concat(maps: list[Tensor], gates: Tensor) -> Tensor:
-    return torch.cat([m * g for m, g in zip(maps, gates, strict=True)], dim=1)
+    return torch.cat([_gated(m, g) for m, g in zip(maps, gates, strict=True)], dim=1)
+
+
+def _gated(m: Tensor, gate: Tensor) -> Tensor:
+    """``m * gate``, but exactly 0 where the gate is 0, also for a view that gives NaN."""
+    return torch.where(gate == 0, torch.zeros_like(m), m * gate)
 
 
 def _copy_columns(source: nn.Module, target: nn.Module, keep: Sequence[int], channels: int) -> None:
     columns = torch.cat([torch.arange(v * channels, (v + 1) * channels) for v in keep])
-    with torch.no_grad():
-        target.weight.copy_(source.weight[:, columns])  # type: ignore[operator, index]
-        target.bias.copy_(source.bias)  # type: ignore[operator, arg-type]
+    weight, bias = source.weight, source.bias
+    assert isinstance(weight, Tensor) and isinstance(bias, Tensor)
+    # new parameters instead of copies into the old ones: they keep the precision and the device of the source
+    target.weight = nn.Parameter(weight.detach()[:, columns.to(weight.device)].clone())
+    target.bias = nn.Parameter(bias.detach().clone())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 from typing import Any, Literal
@@ -125,6 +126,12 @@ class SpecialistCard:
             return BandSet(tuple(Band.of(b.sensor, b.name, b.unit) for b in self.bands))
         except EosfmError as e:
             raise CardError(f"specialist {self.name}: {e}") from None
+
+    @property
+    def reading(self) -> str:
+        """SHA-256 of everything on the card that changes the features: bands, units, statistics, architecture."""
+        text = f"{self.bandset()}|{self.statistics.mean}|{self.statistics.std}|{self.architecture}"
+        return hashlib.sha256(text.encode()).hexdigest()
 
     @property
     def reference(self) -> str:

@@ -15,6 +15,7 @@ from eosfm._version import __version__
 from eosfm.config import to_plain
 from eosfm.contracts import CorruptArtifact
 from eosfm.files import OutputError, atomic_folder, sha256_file
+from eosfm.seeding import seeded
 from eosfm.specialists.card import SpecialistCard, WeightsInfo, read_card
 from eosfm.specialists.encoder import ConvNeXtV2Atto, FrozenEncoder
 
@@ -32,10 +33,7 @@ def save_specialist(
     """
     with atomic_folder(zoo / card.name, overwrite=overwrite) as tmp:
         tensors = encoder.tensors()
-        try:
-            save_file(tensors, tmp / WEIGHTS, metadata={"format": "pt"})  # two keys would be written in random order
-        except SafetensorError as e:  # how safetensors reports a full disk
-            raise OutputError(f"cannot write {zoo / card.name / WEIGHTS}: {e}") from e
+        write_tensors(tmp / WEIGHTS, tensors, {"format": "pt"})  # two keys would be written in random order
         weights = WeightsInfo(
             sha256=sha256_file(tmp / WEIGHTS),
             bytes=(tmp / WEIGHTS).stat().st_size,
@@ -51,7 +49,8 @@ def save_specialist(
 def load_specialist(folder: Path) -> tuple[FrozenEncoder, SpecialistCard]:
     """The frozen encoder and the card in ``folder``, after every check of `verify_specialist`."""
     card = verify_specialist(folder)
-    encoder = FrozenEncoder(len(card.bands))
+    with seeded(0):  # the initial weights are replaced at once; drawing them must not move anybody's random state
+        encoder = FrozenEncoder(len(card.bands))
     encoder.load_tensors(read_tensors(folder / WEIGHTS), f"specialist {card.name} ({folder})")
     return encoder, card
 
@@ -91,6 +90,14 @@ def require_file(path: Path, sha256: str, size: int) -> None:
             f"{path}: sha256 {digest[:16]}..., its card says {sha256[:16]}...: the file or the card was changed. "
             "Fetch both again from whoever made it; never edit a card by hand."
         )
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file; a full disk is an `OutputError`. Call it inside an `atomic_folder`."""
+    try:
+        save_file(tensors, path, metadata=metadata)
+    except SafetensorError as e:  # how safetensors reports a full disk
+        raise OutputError(f"cannot write {path}: {e}") from e
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save, save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from eosfm.bands import BandSet
@@ -24,9 +26,9 @@ from eosfm.ensemble import Ensemble
 from eosfm.files import atomic_folder, sha256_file
 from eosfm.specialists.card import DataInfo, Metric, TrainingInfo
 from eosfm.specialists.encoder import MIN_SIZE
-from eosfm.specialists.store import read_tensors, require_file
+from eosfm.specialists.store import read_tensors, require_file, write_tensors
 from eosfm.tasks.heads import PixelHead, SceneHead
-from eosfm.tasks.kinds import KINDS
+from eosfm.tasks.kinds import IGNORE, KINDS
 
 TASK, WEIGHTS = "task.json", "model.safetensors"
 
@@ -57,6 +59,10 @@ class TaskSpec:
             raise ValueError(f"task kind {self.kind!r}; known: {', '.join(KINDS)}")
         if not self.classes:
             raise ValueError("a task needs at least one class (or the name of the value it predicts)")
+        if self.kind == "segmentation" and len(self.classes) > IGNORE:
+            raise ValueError(
+                f"{len(self.classes)} classes; a segmentation has at most {IGNORE}: label {IGNORE} is ignored"
+            )
         if self.chip_size < MIN_SIZE or self.chip_size % MIN_SIZE:
             raise ValueError(f"chip size {self.chip_size}; expected a multiple of {MIN_SIZE}")
 
@@ -96,10 +102,13 @@ class TaskModel(nn.Module):
         out: Tensor = self.head(self.encoder(pad(x)))
         return out[..., :h, :w] if out.ndim == 4 else out
 
-    def from_features(self, pyramids: Sequence[Pyramid]) -> Tensor:
-        """The same from the views' features, computed before by ``encoder.encode`` (an `Ensemble`)."""
+    def from_features(self, pyramids: Sequence[Pyramid], size: tuple[int, int] | None = None) -> Tensor:
+        """The same from the views' features, computed before by ``encoder.encode`` (an `Ensemble`).
+
+        ``size`` is that of the chips before they were padded; the output is cut back to it.
+        """
         out: Tensor = self.head(self.encoder.fuse(pyramids))
-        return out
+        return out[..., : size[0], : size[1]] if size is not None and out.ndim == 4 else out
 
     def trainable_tensors(self) -> dict[str, Tensor]:
         """Fusion, decoder and head: everything but frozen specialists."""
@@ -133,11 +142,13 @@ def save_task_model(
     ensemble = model.encoder
     assert isinstance(ensemble, Ensemble)
     with atomic_folder(folder, overwrite=overwrite) as tmp:
-        save_file(model.trainable_tensors(), tmp / WEIGHTS)
+        write_tensors(tmp / WEIGHTS, model.trainable_tensors())
         info = FileInfo(file=WEIGHTS, sha256=sha256_file(tmp / WEIGHTS), bytes=(tmp / WEIGHTS).stat().st_size)
-        card = TaskCard(name=name, task=model.task, data=data, training=training, metrics=tuple(metrics), weights=info)
+        known_metrics = tuple(m for m in metrics if math.isfinite(m.value))  # R2 of constant labels has no value
+        card = TaskCard(name=name, task=model.task, data=data, training=training, metrics=known_metrics, weights=info)
         (tmp / TASK).write_text(json.dumps(to_plain(card), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        write_manifest(tmp / MANIFEST, manifest_of(ensemble, folder, zoo))
+        manifest = replace(manifest_of(ensemble, folder, zoo), weights=info, weights_prefix="encoder.fusion.")
+        write_manifest(tmp / MANIFEST, manifest)
     return card
 
 
@@ -208,6 +219,10 @@ class SceneFeatures:
 
 
 def fingerprint(model: nn.Module) -> str:
-    """A hash of all weights, for telling one model from another (resume, results)."""
+    """A hash of all weights and of how each view reads its input, for telling one model from another (resume, results)."""
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    return hashlib.sha256(save(tensors)).hexdigest()
+    h = hashlib.sha256(save(tensors))
+    for e in model.modules():
+        if isinstance(e, Ensemble):
+            h.update(f"{e.bands}|{e.views}|{e.gates.tolist()}|{e.fusion.name}|{e.fusion.normalise}".encode())
+    return h.hexdigest()

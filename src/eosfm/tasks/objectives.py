@@ -67,16 +67,17 @@ def make_loss(kind: str, name: str | None = None, class_weights: Sequence[float]
         return _regression_loss(name)
     if kind == "multilabel":
         return lambda z, y: F.binary_cross_entropy_with_logits(z, y.float(), pos_weight=_to(weight, z))
+    ignore = IGNORE if kind == "segmentation" else -100  # class 255 of a large classification is a class
     dice = smp_losses.DiceLoss("multiclass", ignore_index=IGNORE) if "dice" in name else None
     other = {"focal": smp_losses.FocalLoss, "lovasz": smp_losses.LovaszLoss}.get(name)
     special = other("multiclass", ignore_index=IGNORE) if other else None
 
     def loss(z: Tensor, y: Tensor) -> Tensor:
-        if bool((y == IGNORE).all()):
-            return z.sum() * 0.0  # keeps the graph; the mean over no pixels would be NaN
+        if bool((y == ignore).all()) or (weight is not None and not bool((_to(weight, z)[y[y != ignore]] > 0).any())):  # type: ignore[index]
+            return z.sum() * 0.0  # keeps the graph; the mean over no pixels, or over weight 0, would be NaN
         parts: list[Tensor] = []
         if name.startswith("cross-entropy"):
-            parts.append(F.cross_entropy(z, y, weight=_to(weight, z), ignore_index=IGNORE))
+            parts.append(F.cross_entropy(z, y, weight=_to(weight, z), ignore_index=ignore))
         if dice is not None:
             parts.append(dice(z, y))
         if special is not None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -173,7 +174,8 @@ def adapt_ensemble(
         result = fit(
             model, task.kind, len(task.classes),
             train if cache else splits.train, check if cache else splits.validation, config,
-            folder=folder, forward=model.from_features if cache else None, progress=progress, label=label, identity=identity,
+            folder=folder, forward=partial(model.from_features, size=splits.train.size) if cache else None,
+            progress=progress, label=label, identity=identity,
         )  # fmt: skip
         energy.seconds = time.perf_counter() - start
     ensemble.fusion_trained = True

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from eosfm.config import read_json, record, to_plain
 from eosfm.contracts import TrainingError
-from eosfm.files import atomic_file, write_json
+from eosfm.files import OutputError, atomic_file, write_json
 from eosfm.seeding import purpose_seed, seeded
 from eosfm.tasks.model import is_frozen_key
 from eosfm.tasks.objectives import OBJECTIVES, Loss, make_loss, make_metrics, update_metrics
@@ -148,7 +148,10 @@ class AtomicCheckpoints(CheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:  # noqa: ARG002
         """Write beside the target, sync, replace."""
         with atomic_file(Path(path)) as tmp:
-            torch.save(checkpoint, tmp)
+            try:
+                torch.save(checkpoint, tmp)
+            except RuntimeError as e:  # how torch reports a full disk
+                raise OutputError(f"cannot write {path}: {str(e).splitlines()[0]}") from e
 
     def load_checkpoint(self, path: Any, *_: Any, **__: Any) -> dict[str, Any]:
         """Tensors and plain values only; anything else is refused."""

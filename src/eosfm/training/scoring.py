@@ -15,7 +15,6 @@ from eosfm.data.chips import Chips
 from eosfm.seeding import purpose_seed
 from eosfm.specialists.card import Metric
 from eosfm.tasks.kinds import IGNORE
-from eosfm.tasks.model import probabilities
 
 Array = NDArray[Any]
 RESAMPLES = 1000
@@ -53,6 +52,8 @@ def scores_from(kind: str, table: Array, classes: tuple[str, ...], seed: int, sp
     for name, statistic in STATISTICS[kind].items():
         low, high = bootstrap([table], statistic, purpose_seed(seed, "bootstrap", 0) % 2**32)
         value = statistic(table)
+        if not np.isfinite(value):
+            continue  # R2 of constant labels, RMSE of no valid pixel: no value is better than a wrong one
         metrics.append(
             Metric(name=name, value=value, low=low, high=high, split=split, samples=len(table), seed=seed)
         )  # fmt: skip
@@ -71,18 +72,17 @@ def per_chip_counts(kind: str, z: Tensor, y: Tensor, k: int) -> Array:
     """What each chip adds to the score.
 
     Segmentation, classification: confusion ``(b, k, k)``, rows labels, columns predictions, ignored pixels left out.
-    Multilabel: ``(b, 2, k)`` probabilities and labels. Regression: ``(b, 4)`` count, squared error, sum, sum of squares.
+    Multilabel: ``(b, 2, k)`` logits and labels. Regression: ``(b, 4)`` count, squared error, sum, sum of squares.
     """
     if kind == "multilabel":
-        return torch.stack([probabilities(kind, z), y.float()], 1).double().numpy()
+        return torch.stack([z.double(), y.double()], 1).numpy()  # logits: probabilities near 1 would tie
     if kind == "regression":
         ok = y.isfinite()
         e = torch.where(ok, z[:, 0] - y, 0.0).double().flatten(1)
         v = torch.where(ok, y, 0.0).double().flatten(1)
         return torch.stack([ok.flatten(1).sum(1).double(), (e * e).sum(1), v.sum(1), (v * v).sum(1)], 1).numpy()
-    p, t = z.argmax(1).flatten(1 if z.ndim == 4 else 0), y.flatten(1 if z.ndim == 4 else 0)
-    p, t = p.reshape(len(z), -1), t.reshape(len(z), -1)
-    ok = t != IGNORE
+    p, t = z.argmax(1).reshape(len(z), -1), y.long().reshape(len(z), -1)
+    ok = t != IGNORE if kind == "segmentation" else torch.ones_like(t, dtype=torch.bool)
     cell = torch.where(ok, t * k + p, k * k)
     out = torch.zeros(len(z), k * k + 1, dtype=torch.int64).scatter_add_(1, cell, torch.ones_like(cell))
     return out[:, :-1].reshape(len(z), k, k).numpy()
@@ -113,20 +113,22 @@ def _macro_f1(table: Array) -> float:
 
 
 def _mean_average_precision(table: Array) -> float:
-    """Mean over classes with a positive of the average precision (area under precision over recall, step-wise)."""
+    """Mean over classes with a positive of the average precision: area under precision over recall, equal scores together."""
     out = []
     for p, t in zip(table[:, 0].T, table[:, 1].T, strict=True):
         if t.sum() == 0:
             continue
-        hits = t[np.argsort(-p, kind="stable")]
-        precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
-        out.append(float((precision * hits).sum() / hits.sum()))
+        order = np.argsort(-p, kind="stable")
+        last = np.append(np.nonzero(np.diff(p[order]))[0], len(p) - 1)  # the last of each group of equal scores
+        hits = np.cumsum(t[order])[last]
+        gain = np.diff(hits, prepend=0.0) / hits[-1]
+        out.append(float((gain * hits / (last + 1)).sum()))
     return float(np.mean(out)) if out else float("nan")
 
 
 def _rmse(table: Array) -> float:
     n, squared = table[:, 0].sum(), table[:, 1].sum()
-    return float(np.sqrt(squared / max(1.0, n)))
+    return float(np.sqrt(squared / n)) if n else float("nan")
 
 
 def _r2(table: Array) -> float:

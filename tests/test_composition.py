@@ -158,7 +158,7 @@ def stored(own_zoo: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"views": ["s2-rgb/subset"]}, "stored views"),
+        ({"views": ["s2-rgb/subset"]}, "does not fit the fusion"),
         ({"views": ["s2-rgb/vv-vh-vh", "s2-rgb/infrared-red-green", "s2-rgb/subset"]}, "stored views"),
         ({"rules": ["subset"]}, "stored views"),
         ({"normalise": "batch"}, "does not fit the fusion"),
@@ -169,14 +169,15 @@ def stored(own_zoo: Path, tmp_path: Path) -> Path:
         ({"wheels": 4}, "wheels: unknown key"),
         ({"schema_version": 2}, "schema_version: "),
         ({"specialists": []}, "no specialist can read"),
-        ({"specialists": [{"name": "../../etc", "sha256": "0"}]}, "no specialist '../../etc'"),
-        ({"specialists": [{"name": "s2-rgb"}]}, "specialists.0.sha256: Field required"),
-        ({"specialists": [{"name": "s2-rgb", "sha256": ""}]}, "another specialist under the same name"),
+        ({"specialists": [{"name": "../../etc", "sha256": "0", "reading": "0"}]}, "no specialist '../../etc'"),
+        ({"specialists": [{"name": "s2-rgb"}]}, r"specialists\.0\.sha256: (Field|Missing)"),
+        ({"specialists": [{"name": "s2-rgb", "sha256": "", "reading": ""}]}, "another specialist under the same name"),
         ({"statistics": {"mean": [0.0], "std": [0.0]}}, "std 0"),
         ({"statistics": {"mean": [0.0], "std": [1.0]}}, "1 channels for 6 bands"),
         ({"bands": "sentinel-1:VV"}, "no unit declared"),
         ({"bands": "sentinel-1:" + " " * 100_000 + "!"}, "cannot read band set"),
-        ({"weights": {"file": "x", "sha256": "0", "bytes": 1}}, "its card says 1"),
+        ({"weights": {"file": "x", "sha256": "0", "bytes": 1}}, "weights file 'x'"),
+        ({"weights": {"file": "fusion.safetensors", "sha256": "0", "bytes": 1}}, "its card says 1"),
     ],
     ids=lambda v: str(v)[:40],
 )

@@ -83,7 +83,8 @@ def test_without_statistics_views_into_another_modality_are_gone_and_listed():
     ens = ensemble(statistics=None)
     assert [v.name for v in ens.views] == ["s1-sar/subset", "s2-rgb/subset", "s2-rgb/infrared-red-green"]
     reasons = {s.specialist: s.reason for s in ens.skipped}
-    assert reasons.keys() == {"aerial-rgb", "s2-six"}
+    assert reasons.keys() == {"aerial-rgb", "s2-six", "s1-sar", "s2-rgb"}  # the last two lose views only
+    assert "vv-vh-vh: sar into a specialist trained on optical" in reasons["s2-rgb"]
     assert "dn-1e4 does not convert to the specialist's 8bit" in reasons["aerial-rgb"]
     assert "sar into a specialist trained on optical" in reasons["aerial-rgb"]
 

@@ -103,6 +103,7 @@ def train(
 ) -> Outcome:
     """Train one specialist and store it in a zoo. A killed run continues when started again."""
     from eosfm.data.files import open_data
+    from eosfm.files import require_place
     from eosfm.progress import bar
     from eosfm.runs import TrainRun, read_run
     from eosfm.training.energy import EnergyMeter
@@ -110,6 +111,7 @@ def train(
 
     run = read_run(TrainRun, config, overrides or ())
     assert isinstance(run, TrainRun)
+    require_place(run.zoo / run.name, overwrite=overwrite)
     splits = open_data(run.data)
     with bar(f"training {run.name}") as progress:
         done = train_specialist(

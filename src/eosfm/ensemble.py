@@ -92,7 +92,8 @@ class Ensemble(nn.Module):
                 self.cards.append(card)
             if reason:
                 self.skipped.append(Skipped(card.name, reason))
-        reasons = [f"{s.specialist}: {s.reason}" for s in self.skipped]
+        readable = {c.name for c in self.cards}
+        reasons = [f"{s.specialist}: {s.reason}" for s in self.skipped if s.specialist not in readable]
         if on_skip == "raise" and reasons:
             raise AdaptationError("these specialists cannot read the input:\n  " + "\n  ".join(reasons))
         require_readable(self.views, reasons)

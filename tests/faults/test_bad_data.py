@@ -86,8 +86,11 @@ def test_regression_labels_may_be_anything_and_missing():
         ),
         ({"images": torch.zeros(4, 8, 8)}, "expected"),
         ({"labels": torch.zeros(3, 8, 8, dtype=torch.long)}, "4 images but 3 labels"),
-        ({"labels": torch.zeros(4, 8, 9, dtype=torch.long)}, r"labels of \(8, 9\) pixels for images of \(8, 8\)"),
-        ({"labels": torch.zeros(4, 4, 4, dtype=torch.long)}, r"labels of \(4, 4\) pixels"),
+        (
+            {"labels": torch.zeros(4, 8, 9, dtype=torch.long)},
+            r"labels \(4, 8, 9\); segmentation of 4 images .* has \(4, 8, 8\)",
+        ),
+        ({"labels": torch.zeros(4, 4, 4, dtype=torch.long)}, r"labels \(4, 4, 4\)"),
         ({"kind": "detection", "labels": torch.zeros(4)}, "unknown task kind 'detection'; known: segmentation"),
     ],
 )
@@ -96,7 +99,7 @@ def test_what_does_not_fit_together_is_refused(changes: dict, says: str):
 
 
 def test_labels_of_one_chip_for_regression_must_have_its_size():
-    refused("labels of", "regression", labels=torch.zeros(4, 8, 7))
+    refused("labels ", "regression", labels=torch.zeros(4, 8, 7))
 
 
 def test_chips_without_ids_get_distinct_ones_and_subsets_keep_theirs():

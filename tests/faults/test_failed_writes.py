@@ -84,6 +84,7 @@ def failing(monkeypatch, name: str):
             m.setattr("os.fsync", fail)
         else:
             m.setattr(Path, "replace", fail)
+            m.setattr("eosfm.files._exchange", lambda *_: False)  # where the system cannot swap two names
         yield
 
 

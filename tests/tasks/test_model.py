@@ -203,6 +203,7 @@ def test_weights_of_another_model_are_refused(stored: Path, change: str):
     size = (stored / "model.safetensors").stat().st_size
     info = {"file": "model.safetensors", "sha256": sha256_file(stored / "model.safetensors"), "bytes": size}
     edit_json(stored / "task.json", weights=info)
+    edit_json(stored / "ensemble.json", weights=info)
     with pytest.raises(CorruptArtifact, match=r"does not fit this model: (missing|extra|head)"):
         load_task_model(stored)
 

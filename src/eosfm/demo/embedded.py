@@ -44,21 +44,23 @@ def downstream(seed: int, train: int, test: int) -> Splits:
 
 def embedded_plan(seed: int, quick: bool) -> DemoPlan:
     """The plan; ``quick`` shrinks everything until it means nothing, for smoke tests."""
-    chips, epochs = (24, 1) if quick else (640, 6)
+    chips, epochs = (24, 1) if quick else (512, 6)
     specialists = tuple(
         SpecialistPlan(
             name=name,
             description=about,
             make=partial(splits_of, task, bands, chips, max(16, chips // 8), max(16, chips // 4), 100 + 10 * seed + i),
-            fit=FitConfig(epochs=epochs, batch_size=16, learning_rate=1e-3, augment=True, seed=seed),
+            fit=FitConfig(
+                epochs=epochs, batch_size=16, learning_rate=1e-3, augment=True, validate_every=min(2, epochs), seed=seed
+            ),
         )
         for i, (name, about, task, bands) in enumerate(_SPECIALISTS[:2] if quick else _SPECIALISTS)
     )
-    adapt = FitConfig(epochs=1 if quick else 36, batch_size=8, learning_rate=1e-3, validate_every=1 if quick else 3)
+    adapt = FitConfig(epochs=1 if quick else 28, batch_size=8, learning_rate=1e-3, validate_every=1 if quick else 4)
     scratch = FitConfig(
-        epochs=1 if quick else 48, batch_size=8, learning_rate=1e-3, augment=True, validate_every=1 if quick else 3
+        epochs=1 if quick else 36, batch_size=8, learning_rate=1e-3, augment=True, validate_every=1 if quick else 4
     )
-    train, test = (8, 8) if quick else (48, 320)
+    train, test = (8, 8) if quick else (48, 240)
     seeds = tuple(1000 + 10 * seed + s for s in range(1 if quick else 3))
     task = TaskPlan(
         name="burn-scars",

@@ -23,7 +23,7 @@ LAYERS = [
     ["training"],
     ["benchmark", "report"],
     ["demo", "runs", "progress"],
-    ["commands", "cli", "__main__"],
+    ["outcomes", "commands", "cli", "__main__"],
 ]
 FORBIDDEN_WITHIN_LAYER = [
     ("specialists", "fusion"),
@@ -144,7 +144,7 @@ def test_readme_tree_is_the_disk():
 
 
 def test_modules_are_small():
-    long = {m: n for p, m in modules() if (n := len(p.read_text(encoding="utf-8").splitlines())) > 370}
+    long = {m: n for p, m in modules() if (n := len(p.read_text(encoding="utf-8").splitlines())) > 350}
     assert not long, long
 
 

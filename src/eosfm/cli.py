@@ -12,6 +12,7 @@ import typer
 from eosfm import commands
 from eosfm._version import __version__
 from eosfm.contracts import EosfmError, missing_extra
+from eosfm.outcomes import Outcome
 
 _EXTRA_OF = {
     "lightning": "train",
@@ -25,7 +26,7 @@ _EXTRA_OF = {
 }
 """optional library -> the extra that installs it"""
 
-COMMANDS: dict[str, Callable[..., commands.Outcome]] = {
+COMMANDS: dict[str, Callable[..., Outcome]] = {
     "demo": commands.demo,
     "zoo list": commands.zoo_list,
     "zoo show": commands.zoo_show,
@@ -62,7 +63,7 @@ def make_app() -> typer.Typer:
     return app
 
 
-def _printing(function: Callable[..., commands.Outcome]) -> Callable[..., None]:
+def _printing(function: Callable[..., Outcome]) -> Callable[..., None]:
     @wraps(function)
     def run(*args: object, **kwargs: object) -> None:
         show(outcome := function(*args, **kwargs))
@@ -72,7 +73,7 @@ def _printing(function: Callable[..., commands.Outcome]) -> Callable[..., None]:
     return run
 
 
-def show(outcome: commands.Outcome) -> None:
+def show(outcome: Outcome) -> None:
     """Print an outcome: its table, then its lines."""
     if outcome.table:
         from rich.console import Console

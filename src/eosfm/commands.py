@@ -5,17 +5,15 @@ Paths may be strings; results are returned, and printed by the command line (`eo
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from eosfm.outcomes import Outcome, scene_outcome, score_table
+
 if TYPE_CHECKING:
-    from eosfm.inference.predict import SceneReport
     from eosfm.specialists.card import SpecialistCard
-    from eosfm.training.scoring import Scores
 
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Override settings: data.root=/data fit.epochs=5")
@@ -25,17 +23,6 @@ Bands = Annotated[
 ]
 ZooDir = Annotated[Path, typer.Argument(metavar="ZOO", help="Folder of specialists.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a command has to say: lines and tables for people, and the value for programs."""
-
-    value: object
-    lines: tuple[str, ...] = ()
-    table: tuple[tuple[str, ...], ...] = ()
-    """first row is the header"""
-    failed: bool = False
 
 
 def demo(
@@ -120,7 +107,8 @@ def train(
         )  # fmt: skip
     rows = [("score (test)", "value", "95 % interval", "samples")]
     rows += [(m.name, f"{m.value:.4f}", f"{m.low:.4f} to {m.high:.4f}", str(m.samples)) for m in done.card.metrics]
-    return Outcome(done, table=tuple(rows), lines=(f"stored {run.zoo / run.name} ({done.card.reference})",))
+    warnings = [f"warning: {w}" for w in splits.train.unit_warnings()]
+    return Outcome(done, table=tuple(rows), lines=(*warnings, f"stored {run.zoo / run.name} ({done.card.reference})"))
 
 
 def compose(
@@ -236,7 +224,8 @@ def adapt(
         training=training_info("frozen ensemble", run.fit, energy), metrics=result.metrics, overwrite=overwrite,
     )  # fmt: skip
     skipped = [f"skipped {s.specialist}: {s.reason}" for s in ensemble.skipped]
-    return Outcome(card, table=_score_table(result, splits), lines=(*skipped, f"stored {folder}"))
+    warnings = [f"warning: {w}" for w in splits.train.unit_warnings()]
+    return Outcome(card, table=score_table(result, splits), lines=(*warnings, *skipped, f"stored {folder}"))
 
 
 def evaluate(
@@ -267,7 +256,7 @@ def evaluate(
         facts = {"model": card.name, "weights_sha256": card.weights.sha256, "data_sha256": splits.test.sha256(),
                  "split": splits.rule, "metrics": [to_plain(m) for m in result.metrics]}  # fmt: skip
         write_json(output, facts)
-    return Outcome(result, table=_score_table(result, splits), lines=((f"wrote {output}",) if output else ()))
+    return Outcome(result, table=score_table(result, splits), lines=((f"wrote {output}",) if output else ()))
 
 
 def predict(
@@ -295,7 +284,7 @@ def predict(
         overlap=overlap, batch_size=batch_size, nodata=nodata, overwrite=overwrite, allow_no_crs=allow_no_crs,
         probabilities=probabilities, colours=colours,
     )  # fmt: skip
-    return _scene_outcome(report)
+    return scene_outcome(report)
 
 
 def embed(
@@ -339,31 +328,4 @@ def embed(
         features, image, output, bands=declared, nodata=nodata, batch_size=batch_size, overwrite=overwrite,
         allow_no_crs=allow_no_crs,
     )  # fmt: skip
-    return _scene_outcome(report)
-
-
-def _score_table(result: Scores, splits: object) -> tuple[tuple[str, ...], ...]:
-    from eosfm.benchmark.baselines import ConstantPredictor
-    from eosfm.data.chips import Splits
-    from eosfm.training.scoring import score
-
-    assert isinstance(splits, Splits)
-    constant = score(ConstantPredictor(splits.train), splits.test, 0)
-    rows = [("score (test)", "value", "95 % interval", "constant predictor", "samples")]
-    for m, c in zip(result.metrics, constant.metrics, strict=True):
-        rows.append((m.name, f"{m.value:.4f}", f"{m.low:.4f} to {m.high:.4f}", f"{c.value:.4f}", str(m.samples)))
-    return tuple(rows)
-
-
-def _scene_outcome(report: SceneReport) -> Outcome:
-    lines = [f"warning: {w}" for w in report.warnings]
-    lines += [f"wrote {p}" for p in report.outputs]
-    lines.append(
-        f"{report.tiles} tiles ({report.skipped_tiles} without data), {report.pixels} pixels, "
-        f"{100 * report.valid_share:.1f} % valid, {report.seconds:.1f} s"
-    )
-    lines += [f"  {name}: {100 * share:.1f} %" for name, share in report.class_shares.items()]
-    if report.tile_disagreement is not None:
-        split = "" if report.split_share is None else f"; {100 * report.split_share:.2f} % of them change class"
-        lines.append(f"overlapping tiles differ by {report.tile_disagreement:.4f} on average{split}")
-    return Outcome(dataclasses.replace(report), lines=tuple(lines))
+    return scene_outcome(report)

@@ -12,15 +12,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from eosfm._version import __version__
 from eosfm.bands import BandSet
 from eosfm.config import read_json, read_record, record, to_plain
-from eosfm.contracts import AdaptationError, BandError, ConfigError, CorruptArtifact, EosfmError, ZooError
+from eosfm.contracts import AdaptationError, BandError, CardError, ConfigError, CorruptArtifact, EosfmError, ZooError
 from eosfm.ensemble import Ensemble, Specialist
 from eosfm.files import atomic_folder, sha256_file
 from eosfm.fusion.fuse import FUSIONS, Normalise
 from eosfm.rules import DEFAULT_RULES, rules_named
 from eosfm.specialists.card import SpecialistCard
+from eosfm.specialists.encoder import MIN_SIZE
 from eosfm.specialists.store import load_specialist, read_tensors, require_file, write_tensors
 from eosfm.specialists.zoo import find
 from eosfm.statistics import BandStatistics
@@ -109,12 +112,13 @@ def compose(
 ) -> EnsembleManifest:
     """Write an ensemble of the specialists ``names`` (default: all) of ``zoo`` to the folder ``output``.
 
-    Every specialist is loaded and checked against its hash first, so a broken one never gets into an ensemble.
+    Every specialist is loaded, checked against its hash and tried on a mean image first, so a broken one never gets into
+    an ensemble.
     """
     rules_named(rules)
     if fusion not in FUSIONS:
         raise AdaptationError(f"unknown fusion {fusion!r}; known: {', '.join(FUSIONS)}")
-    cards = [load_specialist(e.folder)[1] for e in find(zoo, names)]
+    cards = [_sound(e.folder) for e in find(zoo, names)]
     manifest = EnsembleManifest(
         specialists=tuple(_reference(c) for c in cards),
         zoo=os.path.relpath(zoo.resolve(), output.resolve()),
@@ -125,6 +129,16 @@ def compose(
     with atomic_folder(output, overwrite=overwrite) as tmp:
         write_manifest(tmp / MANIFEST, manifest)
     return manifest
+
+
+def _sound(folder: Path) -> SpecialistCard:
+    """The card of the specialist in ``folder`` if its features of a mean image are finite; `CardError` otherwise."""
+    encoder, card = load_specialist(folder)
+    with torch.inference_mode():
+        features = encoder(torch.zeros(1, len(card.bands), MIN_SIZE, MIN_SIZE))
+    if not all(bool(level.isfinite().all()) for level in features):
+        raise CardError(f"specialist {card.name} ({folder}): its features of a mean image are not finite; it is broken")
+    return card
 
 
 def load(

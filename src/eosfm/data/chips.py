@@ -13,6 +13,7 @@ from torch import Tensor
 from eosfm.bands import BandSet
 from eosfm.contracts import DataError
 from eosfm.data.labels import require_labels
+from eosfm.inference.plausibility import unit_warnings
 from eosfm.seeding import purpose_seed
 from eosfm.statistics import BandStatistics, band_statistics
 from eosfm.tasks.kinds import KINDS
@@ -85,6 +86,12 @@ class Chips:
     def statistics(self) -> BandStatistics:
         """Mean and std per band over valid pixels, in the declared units."""
         return band_statistics(self.images[i : i + 256] for i in range(0, len(self), 256))
+
+    def unit_warnings(self) -> list[str]:
+        """Sentences about bands whose values do not look like their declared unit (linear given as dB, say)."""
+        some = self.images[:: max(1, len(self) // 64)].float().transpose(0, 1).flatten(1)
+        valid = some[:, some.isfinite().all(0)][:, :200_000]
+        return unit_warnings(self.bands, valid.numpy(), nodata_known=True)
 
     def sha256(self) -> str:
         """Hash of pixels, labels, bands and classes: two runs with equal hashes saw equal data."""

@@ -148,16 +148,17 @@ def test_a_run_folder_of_another_run_is_refused(tmp_path):
         )
 
 
-def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(tmp_path):
-    """T4: the weights are spoiled in the middle of the run; the last good epoch's checkpoint stays and nothing is stored."""
+@pytest.mark.parametrize(("when", "says"), [(0.5, "weights are not finite"), (0.8, "loss is nan at epoch 2, batch 1")])
+def test_a_run_that_breaks_stops_and_keeps_the_last_checkpoint(tmp_path, when, says):
+    """T4: spoiled at the end or in the middle of an epoch; the last good checkpoint stays and nothing is stored."""
     encoder = ConvNeXtV2Atto(3)
 
     def spoil(fraction, line):
-        if fraction > 0.5:
+        if fraction > when:
             with torch.no_grad():
                 next(encoder.parameters()).fill_(float("nan"))
 
-    with pytest.raises(TrainingError, match="loss is nan at epoch 2"):
+    with pytest.raises(TrainingError, match=says):
         train_specialist(tiny(), CONFIG, tmp_path / "zoo", name="wild", head=HEAD, run=tmp_path / "run", initial=encoder,
                          progress=spoil)  # fmt: skip
     kept = read_checkpoint(tmp_path / "run" / "last.ckpt")["state_dict"]

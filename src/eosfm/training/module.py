@@ -133,8 +133,14 @@ class TaskModule(L.LightningModule):
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave frozen specialists out: they are referenced by hash."""
-        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if not is_frozen_key(k)}
+        """Leave frozen specialists out: they are referenced by hash. Spoiled weights never replace good ones."""
+        trained = {k: v for k, v in checkpoint["state_dict"].items() if not is_frozen_key(k)}
+        if not all(bool(v.isfinite().all()) for v in trained.values()):
+            raise TrainingError(
+                f"weights are not finite after epoch {self.current_epoch}: lower learning_rate (now "
+                f"{self.config.learning_rate:g}). The last good checkpoint is kept."
+            )
+        checkpoint["state_dict"] = trained
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put the frozen weights back, so that Lightning's strict check still covers everything that is trained."""

@@ -234,12 +234,14 @@ def fit(
         module = TaskModule(model, kind, classes, config, forward)
         best = ModelCheckpoint(
             folder, "best", monitor=objective.monitor, mode="max" if objective.higher_is_better else "min",
-            save_top_k=1, save_last=True, enable_version_counter=False,
+            save_top_k=1, enable_version_counter=False,
         )  # fmt: skip
+        # Lightning's save_last writes only when the best improves; a killed run should lose one epoch at the most.
+        last = ModelCheckpoint(folder, "last", save_top_k=1, save_on_train_epoch_end=True, enable_version_counter=False)
         # Each session logs to a file of its own: Lightning's CSV logger cannot continue another's.
         loggers: list[Logger] = [CSVLogger(folder, name="log")]
         loggers.append(TensorBoardLogger(str(folder), name="", version="tensorboard"))
-        callbacks: list[Callback] = [best, *([_Report(progress, label)] if progress else [])]
+        callbacks: list[Callback] = [best, last, *([_Report(progress, label)] if progress else [])]
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="lightning")  # workers, batch sizes: chosen on purpose
             warnings.filterwarnings("ignore", module="torchmetrics")  # small splits may lack a class
@@ -266,9 +268,9 @@ def fit(
                 train, config.batch_size, config.seed, train=True, augment=config.augment, workers=config.workers
             )
             checks = loader(validation, config.batch_size, config.seed, train=False)
-            last = folder / "last.ckpt"
+            resume = folder / "last.ckpt"
             _same_run(folder, {"config": to_plain(config), "kind": kind, "classes": classes, "identity": identity})
-            trainer.fit(module, batches, checks, ckpt_path=str(last) if last.exists() else None, weights_only=True)
+            trainer.fit(module, batches, checks, ckpt_path=str(resume) if resume.exists() else None, weights_only=True)
     kept = read_checkpoint(Path(best.best_model_path or folder / "best.ckpt"))
     module.on_load_checkpoint(kept)
     module.load_state_dict(kept["state_dict"], strict=True)

@@ -34,7 +34,7 @@ test-core: setup ## the core without optional extras, in an environment of its o
 	$(PYTHON) -m venv .venv-core
 	.venv-core/bin/python -m pip install --quiet uv
 	.venv-core/bin/uv pip install --quiet --python .venv-core/bin/python -c requirements.txt -e . pytest pytest-timeout
-	.venv-core/bin/python -m pytest -q -p no:cacheprovider -o addopts= tests/core
+	.venv-core/bin/python -m pytest -q --noconftest -p no:cacheprovider -o addopts= tests/core
 
 lint: setup
 	$(BIN)/ruff check .

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from eosfm.benchmark.compare import Comparison, Part, compare, merged
 from eosfm.benchmark.results import load_comparison, save_comparison
-from eosfm.config import to_plain
+from eosfm.config import read_json, to_plain
 from eosfm.contracts import EosfmError
 from eosfm.data.chips import Splits
 from eosfm.demo.embedded import embedded_plan
@@ -58,7 +57,6 @@ def run_demo(
         from eosfm.demo.real import real_plan
 
         plan = real_plan(data, seed, quick)
-    start = time.perf_counter()
     zoo = out / "zoo"
     result = DemoResult(plan, zoo)
     meter = EnergyMeter()
@@ -66,7 +64,7 @@ def run_demo(
     with meter.measure("specialists") as energy, bars("1/4 specialists", len(plan.specialists)) as tell:
         jobs = [Job(p.name, train_plan, (p, out, count)) for p in plan.specialists]
         result.cards = run_jobs(jobs, workers=count, progress=tell)
-    result.phases["training the specialists"] = energy
+    _add_phase(result, out, "training the specialists", energy)
     work = [(t, s) for t in plan.tasks for s in t.seeds]
     parts: tuple[Part, ...] = ("frozen", "baselines")
     with meter.measure("comparison") as energy, bars("2/4 unseen tasks, seeds and baselines", 2 * len(work)) as tell:
@@ -81,21 +79,36 @@ def run_demo(
         done = run_jobs(jobs_of, workers=count, progress=tell)
         for (task, _), frozen, baselines in zip(work, done[: len(work)], done[len(work) :], strict=True):
             result.comparisons.setdefault(task.name, []).append(merged(frozen, baselines))
-    result.phases["adapting to unseen tasks, all methods and seeds"] = energy
+    _add_phase(result, out, "adapting to unseen tasks, all methods and seeds", energy)
     with meter.measure("scene") as energy, bars("3/4 mapping a scene") as tell:
         tell("scene", 0.0, "predicting a GeoTIFF in tiles")
         task = next(t for t in plan.tasks if t.name == plan.scene_task)
         result.scene = map_scene(
             model_folder(out, task), out / "scene", data=data, seed=seed, size=128 if quick else 640
         )
-    result.phases["mapping a scene"] = energy
-    result.seconds = time.perf_counter() - start
+    _add_phase(result, out, "mapping a scene", energy)
+    result.seconds = sum(e.seconds for e in result.phases.values())
     with bars("4/4 report") as tell:
         tell("report", 0.5, "drawing")
         from eosfm.demo.story import write_story
 
         write_story(result, report, data=data, seed=seed, quick=quick)
     return result
+
+
+def _add_phase(result: DemoResult, out: Path, name: str, energy: Energy) -> None:
+    """Note what a phase cost, on top of what earlier sessions in ``out`` spent on it: a resumed demo is not a cheap one."""
+    path = out / "phases.json"
+    stored = read_json(path) if path.exists() else {}
+    before = stored.get(name, {"seconds": 0.0, "kwh": 0.0, "co2_kg": 0.0})
+    total = Energy(
+        seconds=before["seconds"] + energy.seconds,
+        kwh=before["kwh"] + (energy.kwh or 0.0),
+        co2_kg=before["co2_kg"] + (energy.co2_kg or 0.0),
+        method=energy.method,
+    )
+    write_json(path, {**stored, name: {"seconds": total.seconds, "kwh": total.kwh, "co2_kg": total.co2_kg}})
+    result.phases[name] = total
 
 
 def model_folder(out: Path, task: TaskPlan) -> Path:

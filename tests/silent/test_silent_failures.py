@@ -354,3 +354,35 @@ def test_true_is_not_a_number():
 
     with pytest.raises(EosfmError):
         read_record(FitConfig, {"epochs": True}, "x")
+
+
+def test_labels_of_another_place_are_refused(tmp_path: Path):
+    """A label raster of the same size from elsewhere trained without a word."""
+    import numpy as np
+
+    from eosfm.data.files import DataConfig, open_data
+    from eosfm.inference.raster import georeference, write_scene
+
+    rgb, label = BandSet.parse("naip:R,G,B@8bit"), BandSet.parse("elevation:dem@8bit")
+    here, there = (georeference("EPSG:32631", 5e5, y, 1.0) for y in (4.8e6, 4.9e6))
+    write_scene(tmp_path / "i.tif", np.full((3, 256, 64), 7, np.uint8), rgb, here)
+    for place in (here, there):
+        write_scene(tmp_path / "l.tif", np.zeros((1, 256, 64), np.uint8), label, place)
+        config = DataConfig(kind="scene", bands=str(rgb), classes=("a", "b"), chip_size=32, image=tmp_path / "i.tif",
+                            labels=tmp_path / "l.tif")  # fmt: skip
+        if place is here:
+            assert len(open_data(config).train)
+        else:
+            with pytest.raises(DataError, match="different places"):
+                open_data(config)
+
+
+def test_settings_that_spoil_a_model_only_later_are_refused_at_once():
+    from eosfm.training.module import FitConfig
+
+    for bad in ({"classes": ("a", "a")}, {"classes": ("a", "b"), "colours": ("red", "blue")}):
+        with pytest.raises(ValueError, match=r"name of its own|#rrggbb"):
+            TaskSpec(**({"kind": "segmentation", "chip_size": 32} | bad))
+    for bad in ({"workers": -1}, {"class_weights": (0.0, 0.0)}, {"warmup": 5.0}, {"seed": 10**23}):
+        with pytest.raises(ValueError, match=r"workers|class_weights|seed"):
+            FitConfig(**bad)

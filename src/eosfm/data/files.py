@@ -164,6 +164,12 @@ def _pair(
                 raise DataError(
                     f"{label} is {truth.height} x {truth.width} pixels, {image} is {scene.height} x {scene.width}"
                 )
+            if truth.count != 1:
+                raise DataError(f"{label} has {truth.count} bands; expected a label raster of one band")
+            if not truth.where.missing and not scene.where.missing and not _same_place(truth, scene):
+                raise DataError(
+                    f"{label} and {image} lie in different places (CRS or transform differ): warp one to the other"
+                )
             if scene.height < size or scene.width < size:
                 raise DataError(f"{image} is {scene.height} x {scene.width} pixels, smaller than a chip of {size}")
             for top in _starts(scene.height, size):
@@ -172,6 +178,11 @@ def _pair(
                     yield scene.read(top, left, size, size), y, (top, left)
         finally:
             truth.close()
+
+
+def _same_place(a: RasterFile, b: SceneReader) -> bool:
+    tolerance = 0.01 * abs(a.where.transform.a)  # a hundredth of a pixel
+    return bool(a.where.crs == b.where.crs and a.where.transform.almost_equals(b.where.transform, tolerance))
 
 
 def _starts(length: int, size: int) -> list[int]:
@@ -186,16 +197,16 @@ def _labels(config: DataConfig, truth: RasterFile, path: Path, top: int, left: i
     if config.task == "regression":
         y = torch.from_numpy(values.astype(np.float32))
         return y if nodata is None else torch.where(y == nodata, float("nan"), y)
-    if values.dtype.kind == "f":
-        if not np.array_equal(values[np.isfinite(values)], np.round(values[np.isfinite(values)])):
-            raise DataError(
-                f"{path}: label values with decimals; class labels are whole numbers 0 to {len(config.classes) - 1}"
-            )
-        values = np.where(np.isfinite(values), values, IGNORE)
-    out = torch.from_numpy(values.astype(np.int64))
+    known = values[np.isfinite(values)] if values.dtype.kind == "f" else values
+    if not np.array_equal(known, np.round(known)):
+        raise DataError(
+            f"{path}: label values with decimals; class labels are whole numbers 0 to {len(config.classes) - 1}"
+        )
+    absent = ~np.isfinite(values) if values.dtype.kind == "f" else np.zeros(values.shape, bool)
     for ignored in (nodata, config.ignore_value):
         if ignored is not None:
-            out[out == int(ignored)] = IGNORE
+            absent |= values == ignored
+    out = torch.from_numpy(np.where(absent, IGNORE, values).astype(np.int64))
     bad = out[(out != IGNORE) & ((out < 0) | (out >= len(config.classes)))]
     if len(bad):
         values_seen = ", ".join(str(int(v)) for v in torch.unique(bad)[:5])

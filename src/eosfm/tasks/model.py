@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,7 @@ from eosfm.tasks.heads import PixelHead, SceneHead
 from eosfm.tasks.kinds import IGNORE, KINDS
 
 TASK, WEIGHTS = "task.json", "model.safetensors"
+_COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 
 
 @record
@@ -41,6 +43,10 @@ class HeadConfig:
     channels: int = 128
     dropout: float = 0.1
     norm: Literal["group", "batch"] = "group"
+
+    def __post_init__(self) -> None:
+        if self.channels < 1 or not 0 <= self.dropout < 1:
+            raise ValueError(f"channels {self.channels}, dropout {self.dropout}; expected 1 or more, and 0 to below 1")
 
 
 @record
@@ -59,6 +65,12 @@ class TaskSpec:
             raise ValueError(f"task kind {self.kind!r}; known: {', '.join(KINDS)}")
         if not self.classes:
             raise ValueError("a task needs at least one class (or the name of the value it predicts)")
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError(f"classes {', '.join(self.classes)}: each needs a name of its own")
+        if self.colours and (len(self.colours) != len(self.classes) or not all(map(_COLOUR.fullmatch, self.colours))):
+            raise ValueError(
+                f"colours {self.colours}: expected one '#rrggbb' for each of {len(self.classes)} classes, or none"
+            )
         if self.kind == "segmentation" and len(self.classes) > IGNORE:
             raise ValueError(
                 f"{len(self.classes)} classes; a segmentation has at most {IGNORE}: label {IGNORE} is ignored"

@@ -19,7 +19,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from torch import Tensor, nn
 
 from eosfm.config import read_json, record, to_plain
-from eosfm.contracts import TrainingError
+from eosfm.contracts import ConfigError, TrainingError
 from eosfm.files import OutputError, atomic_file, write_json
 from eosfm.seeding import purpose_seed, seeded
 from eosfm.tasks.model import is_frozen_key
@@ -58,6 +58,12 @@ class FitConfig:
                 raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
         if not 0 < self.learning_rate < 10:
             raise ValueError(f"learning_rate {self.learning_rate}; expected a small positive number, for example 1e-4")
+        if self.workers < 0 or self.weight_decay < 0 or self.clip_gradients < 0 or not 0 <= self.warmup < 1:
+            raise ValueError("workers, weight_decay and clip_gradients are 0 or more, warmup is 0 to below 1")
+        if abs(self.seed) >= 2**63:
+            raise ValueError(f"seed {self.seed} is too large")
+        if self.class_weights is not None and (min(self.class_weights) < 0 or max(self.class_weights) <= 0):
+            raise ValueError(f"class_weights {self.class_weights}; expected numbers of 0 or more, not all 0")
         if self.validate_every > self.epochs:
             raise ValueError(
                 f"validate_every {self.validate_every} is more than epochs {self.epochs}: no validation at all"
@@ -230,6 +236,8 @@ def fit(
         TrainingError: a loss that is not finite, or checkpoints of another run in ``folder``.
     """
     objective = OBJECTIVES[kind]
+    if config.class_weights is not None and len(config.class_weights) != classes:
+        raise ConfigError(f"{len(config.class_weights)} class_weights for {classes} classes; give one for each class")
     with seeded(config.seed):
         module = TaskModule(model, kind, classes, config, forward)
         best = ModelCheckpoint(

@@ -1,4 +1,4 @@
-"""Baselines that every score is shown beside: a constant, an untrained ensemble, a U-Net or ResNet trained from scratch."""
+"""Baselines that every score is shown beside: a constant, an untrained ensemble, a U-Net or ConvNeXt trained from scratch."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ def untrained(specialists: Sequence[Specialist], seed: int) -> list[Specialist]:
 class FromScratch(nn.Module):
     """A network of segmentation-models-pytorch or timm on standardised input, all of it trained on the task's labels."""
 
-    def __init__(self, network: nn.Module, statistics: BandStatistics, squeeze: bool = False) -> None:
+    def __init__(self, network: nn.Module, statistics: BandStatistics) -> None:
         super().__init__()
-        self.network, self.squeeze = network, squeeze
+        self.network = network
         self.register_buffer("mean", torch.tensor(statistics.mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(statistics.std).view(1, -1, 1, 1), persistent=False)
 

@@ -176,7 +176,11 @@ def forge_weights(folder: Path, data: bytes) -> None:
 
 @contextmanager
 def full_disk(size: int = 100_000) -> Iterator[None]:
-    """Inside the block no file can grow beyond ``size`` bytes; the write fails as on a full disk."""
+    """Inside the block no file can grow beyond ``size`` bytes; the write fails as on a full disk.
+
+    The limit holds for every file of the process, also for a log that pytest's own output goes to: keep the block
+    around the one call that must fail.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:

@@ -1,6 +1,5 @@
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from eosfm.contracts import ConfigError, EosfmError, RasterError
 from eosfm.inference import parts
 from eosfm.inference.predict import predict_scene
 from eosfm.inference.raster import Georeference, write_scene
+from helpers import full_disk
 
 NAN = float("nan")
 SIZES = [(1, 1), (31, 31), (33, 33), (64, 64), (65, 65), (100, 500)]
@@ -318,13 +318,8 @@ def test_full_disk_keeps_the_previous_map_and_the_finished_blocks(paths, limit):
     """Blocks of 48 x 48 x 3 floats take 28 kB each: the first limit stops them, the second the final file."""
     scene(paths[0], 300, 300)
     paths[1].write_text("previous")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
-    try:
-        with pytest.raises(RasterError, match=r"[Ff]ull|space"):
-            run(classes(), *paths, overlap=8, block=48, probabilities=True, overwrite=True)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with full_disk(limit), pytest.raises(RasterError, match=r"[Ff]ull|space"):
+        run(classes(), *paths, overlap=8, block=48, probabilities=True, overwrite=True)
     assert paths[1].read_text() == "previous"
     part = paths[1].with_name(paths[1].name + ".part")
     assert not list(part.glob("*.tif*")) if limit > 28_000 else not part.exists()

@@ -1,5 +1,3 @@
-import resource
-
 import numpy as np
 import pytest
 import rasterio
@@ -13,6 +11,7 @@ from eosfm.contracts import BandError, RasterError, UnitError
 from eosfm.inference import raster
 from eosfm.inference.raster import Georeference, Layout, RasterFile, georeference, write_cog, write_scene
 from eosfm.inference.scene import SceneReader
+from helpers import full_disk
 
 NAN = float("nan")
 DN = BandSet.parse("sentinel-2-l2a:B04,B03,B02@dn-1e4")
@@ -438,20 +437,11 @@ def test_same_pixels_give_the_same_bytes(tmp_path):
     assert (tmp_path / "a.tif").read_bytes() == (tmp_path / "b.tif").read_bytes()
 
 
-@pytest.fixture
-def small_disk():
-    """Files may not exceed the given size, as on a full disk: writing further is an OSError."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda limit: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 @pytest.mark.parametrize("limit", [1_000, 600_000, 1_400_000])
-def test_full_disk_is_a_clear_error_and_leaves_nothing(tmp_path, small_disk, limit):
+def test_full_disk_is_a_clear_error_and_leaves_nothing(tmp_path, limit):
     """The plain file is 1.56 MB: GDAL reports the first cuts itself, the last ones only by reading back."""
     array = np.random.default_rng(0).integers(0, 255, (1, 1200, 1300), np.uint8)
-    small_disk(limit)
-    with pytest.raises(RasterError, match="full"):
+    with full_disk(limit), pytest.raises(RasterError, match="full"):
         write_cog(tmp_path / "out.tif", layout(), pieces_of(array))
     assert list(tmp_path.iterdir()) == []
 

@@ -126,7 +126,7 @@ class TaskModule(L.LightningModule):
             {"params": [p for p in trained if p.ndim > 1], "weight_decay": self.config.weight_decay},
             {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
         ]
-        optimiser = torch.optim.AdamW(groups, lr=self.config.learning_rate)
+        optimiser = torch.optim.AdamW(groups, lr=self.config.learning_rate, fused=True)
         total = max(1, int(self.trainer.estimated_stepping_batches))
         rise = max(1, round(self.config.warmup * total))
 

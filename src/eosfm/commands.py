@@ -206,7 +206,7 @@ def adapt(
     require_place(folder, overwrite=overwrite)
     splits = open_data(run.data)
     task = TaskSpec(
-        kind=splits.train.kind, classes=splits.train.classes, chip_size=splits.train.images.shape[-1], head=run.head,
+        kind=splits.train.kind, classes=splits.train.classes, chip_size=splits.train.size[-1], head=run.head,
         colours=run.colours,
     )  # fmt: skip
     ensemble = Ensemble(

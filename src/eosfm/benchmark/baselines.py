@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from eosfm.bands import BandSet
 from eosfm.contracts import missing_extra
-from eosfm.data.chips import Chips
+from eosfm.data.chips import ChipSet
 from eosfm.ensemble import Specialist
 from eosfm.seeding import purpose_seed, seeded
 from eosfm.specialists.encoder import FrozenEncoder
@@ -20,7 +20,7 @@ from eosfm.tasks.kinds import IGNORE
 class ConstantPredictor(nn.Module):
     """Predicts what is most frequent in the training labels, everywhere (regression: their mean)."""
 
-    def __init__(self, train: Chips) -> None:
+    def __init__(self, train: ChipSet) -> None:
         super().__init__()
         self.kind, k = train.kind, len(train.classes)
         y = train.labels

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from eosfm.benchmark.baselines import ConstantPredictor, scene_network, unet, untrained
 from eosfm.config import record
 from eosfm.contracts import DataError, Pyramid
-from eosfm.data.chips import Chips, Splits
+from eosfm.data.chips import ChipSet, Splits
 from eosfm.ensemble import Ensemble, Specialist
 from eosfm.fusion.fuse import Normalise
 from eosfm.rules import DEFAULT_RULES
@@ -170,7 +170,7 @@ class Candidate:
     feature_seconds: float
 
 
-def _row(c: Candidate, counts: NDArray[np.float64], test: Chips, seed: int) -> Row:
+def _row(c: Candidate, counts: NDArray[np.float64], test: ChipSet, seed: int) -> Row:
     trained = sum(p.numel() for p in c.model.parameters() if p.requires_grad)
     total = sum(p.numel() for p in c.model.parameters())
     scores = scores_from(test.kind, counts, test.classes, seed)
@@ -238,7 +238,7 @@ Scored = tuple[NDArray[np.float64], Tensor]
 """counts per chip, and the argmax of the first chips"""
 
 
-def _score_shared(full: Ensemble, candidates: Sequence[Candidate], chips: Chips, tell: _Steps) -> list[Scored]:
+def _score_shared(full: Ensemble, candidates: Sequence[Candidate], chips: ChipSet, tell: _Steps) -> list[Scored]:
     """Counts per chip and first predictions of several models that share ``full``'s encoders, in one pass."""
     position = {v.name: i for i, v in enumerate(full.views)}
     models = [m for c in candidates if isinstance(m := c.model, TaskModel)]
@@ -259,7 +259,7 @@ def _score_shared(full: Ensemble, candidates: Sequence[Candidate], chips: Chips,
     return [(np.concatenate(c), torch.cat(f)) for c, f in zip(counts, first, strict=True)]
 
 
-def _score(model: nn.Module, chips: Chips) -> Scored:
+def _score(model: nn.Module, chips: ChipSet) -> Scored:
     counts, first = [], []
     with torch.inference_mode():
         for i in range(0, len(chips), 32):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -102,6 +103,35 @@ class Chips:
         return h.hexdigest()
 
 
+class ChipSet(Protocol):
+    """What training, scoring and reports need of a data set: `Chips` in memory, or `StreamedChips` on disk."""
+
+    @property
+    def bands(self) -> BandSet: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def licence(self) -> str: ...
+    @property
+    def source(self) -> str: ...
+    @property
+    def ids(self) -> tuple[str, ...]: ...
+    @property
+    def size(self) -> tuple[int, int]: ...
+    @property
+    def labels(self) -> Tensor: ...
+    def __len__(self) -> int: ...
+    def batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]: ...
+    def subset(self, indices: Sequence[int], name: str | None = None) -> ChipSet: ...
+    def statistics(self) -> BandStatistics: ...
+    def unit_warnings(self) -> list[str]: ...
+    def sha256(self) -> str: ...
+
+
 @dataclass(frozen=True)
 class Splits:
     """Training, validation and test data that share bands and classes and no chip.
@@ -110,9 +140,9 @@ class Splits:
         DataError: a chip in two splits, or splits that disagree on bands or classes.
     """
 
-    train: Chips
-    validation: Chips
-    test: Chips
+    train: ChipSet
+    validation: ChipSet
+    test: ChipSet
     rule: str = ""
     """how the split was made, for the card"""
 
@@ -152,7 +182,7 @@ def split_indices(
     return [sorted(p) for p in parts]
 
 
-def few_per_class(chips: Chips, per_class: int, seed: int) -> Chips:
+def few_per_class(chips: ChipSet, per_class: int, seed: int) -> ChipSet:
     """At most ``per_class`` chips of each class, drawn by ``seed`` (classification only)."""
     if chips.kind != "classification":
         raise DataError(f"few_per_class is for classification, not {chips.kind}")

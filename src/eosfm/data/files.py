@@ -17,9 +17,9 @@ from torch import Tensor
 
 from eosfm.bands import BandSet
 from eosfm.config import record
-from eosfm.contracts import DataError, known, missing_extra
+from eosfm.contracts import DataError, missing_extra
+from eosfm.data.catalogue import open_dataset
 from eosfm.data.chips import Chips, Splits
-from eosfm.data.real import READERS
 from eosfm.data.worlds import synthetic_splits
 from eosfm.inference.raster import RasterFile
 from eosfm.inference.scene import SceneReader
@@ -39,9 +39,11 @@ class DataConfig:
     bands: str = ""
     """the channels to train on, ``SENSOR:BAND,BAND@UNIT``; a known data set brings its own"""
     dataset: str = ""
-    """name of a known data set (`eosfm.data.real.READERS`), for ``kind: dataset``"""
+    """name of a known data set (`eosfm.data.catalogue`), for ``kind: dataset``"""
     per_class: int | None = None
     """of a known classification data set: at most so many chips a class in each split"""
+    limit: int | None = None
+    """of a known data set: at most so many chips in each split, drawn by ``seed``"""
     task: str = "segmentation"
     """kind of task; for synthetic data the name of the world's task"""
     classes: tuple[str, ...] = ()
@@ -68,6 +70,9 @@ class DataConfig:
             raise ValueError(f"data of kind {self.kind!r} needs {' and '.join(absent)}")
         if self.kind not in ("synthetic", "dataset") and not self.classes:
             raise ValueError("name the classes, in the order of the label values (one name for a regression)")
+        for option in ("per_class", "limit"):
+            if (value := getattr(self, option)) is not None and value < 1:
+                raise ValueError(f"{option} {value}; expected 1 or more")
         if self.chip_size < 32 or self.chip_size % 32:
             raise ValueError(f"chip_size {self.chip_size}; expected a multiple of 32")
 
@@ -93,13 +98,9 @@ def open_data(config: DataConfig) -> Splits:
 
 
 def _dataset(config: DataConfig) -> Splits:
-    if config.dataset not in READERS:
-        raise DataError(f"unknown data set {config.dataset!r}; {known(READERS)}")
-    options = {} if config.per_class is None else {"per_class": config.per_class}
-    try:
-        return READERS[config.dataset](config.root, seed=config.seed, **options)
-    except TypeError as e:
-        raise DataError(f"{config.dataset}: {e}; per_class is for classification data") from None
+    assert config.root is not None
+    options = {name: value for name in ("per_class", "limit") if (value := getattr(config, name)) is not None}
+    return open_dataset(config.dataset, config.root, seed=config.seed, **options)
 
 
 def _chip_folder(config: DataConfig, bands: BandSet, part: str) -> Chips:

@@ -77,7 +77,7 @@ def routes_section(result: DemoResult, task: TaskPlan) -> Section:
             rows.append([v.specialist, v.rule, ", ".join(v.bands), units, whose, v.note or "-"])
     png = routes.route_diagram(
         list(labels.values()), views, skipped, output="map" if chips.kind == "segmentation" else "class",
-        input_picture=pictures.best_picture(chips.images[:1].float().numpy(), chips.bands).pixels[0],
+        input_picture=pictures.best_picture(chips.batch([0])[0].numpy(), chips.bands).pixels[0],
     )  # fmt: skip
     columns = [Column(c) for c in ("specialist", "rule", "reads", "units", "standardised by", "remark")]
     items: list[Item] = [
@@ -128,7 +128,7 @@ def _specimens(
     for plan, card in list(zip(plans, cards, strict=True))[:8]:
         chips = plan.make().test
         n = min(8, len(chips))
-        image = pictures.best_picture(chips.images[:n].float().numpy(), chips.bands).pixels
+        image = pictures.best_picture(chips.batch(range(n))[0].numpy(), chips.bands).pixels
         size = image.shape[1]
         titles.append(card.name)
         if chips.kind == "segmentation":

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from eosfm.benchmark.compare import Protocol
 from eosfm.data import real
-from eosfm.data.chips import Chips, Splits, few_per_class
+from eosfm.data.chips import ChipSet, Splits, few_per_class
 from eosfm.demo.plan import DemoPlan, SpecialistPlan, TaskPlan
 from eosfm.tasks.model import HeadConfig
 from eosfm.training.module import FitConfig
@@ -57,7 +57,7 @@ def flood(seed: int, root: Path) -> Splits:  # noqa: ARG001 - one chip, one spli
     return real.sen1floods11(root)
 
 
-def _limit(chips: Chips, n: int) -> Chips:
+def _limit(chips: ChipSet, n: int) -> ChipSet:
     return chips.subset(range(0, len(chips), max(1, len(chips) // n)))
 
 

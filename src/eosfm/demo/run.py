@@ -143,7 +143,7 @@ def compare_plan(
     """Compare on one task with one seed, unless the result is there from the same specialists, data and settings."""
     splits: Splits = task.make(seed)
     spec = TaskSpec(
-        kind=splits.train.kind, classes=splits.train.classes, chip_size=splits.train.images.shape[-1], head=task.head
+        kind=splits.train.kind, classes=splits.train.classes, chip_size=splits.train.size[-1], head=task.head
     )  # fmt: skip
     weights = [verify_specialist(out / "zoo" / n).weights.sha256 for n in names]
     text = (

@@ -13,7 +13,7 @@ import torch
 from eosfm._version import __version__
 from eosfm.benchmark.compare import CONSTANT, ENSEMBLE, SCRATCH, UNTRAINED, Comparison
 from eosfm.benchmark.results import SINGLE, Summary, headline, main_metric, paired_difference, summarise
-from eosfm.data.chips import Chips
+from eosfm.data.chips import ChipSet
 from eosfm.demo.pages import METRIC, cores_text, cost_section, routes_section, scene_section, specialists_section
 from eosfm.demo.plan import TaskPlan
 from eosfm.report import panels, pictures, plots
@@ -144,14 +144,14 @@ def _bars_caption(task: TaskPlan) -> str:
     )
 
 
-def _gallery(chips: Chips, comparison: Comparison, top: dict[str, Summary]) -> Figure:
+def _gallery(chips: ChipSet, comparison: Comparison, top: dict[str, Summary]) -> Figure:
     n = min(len(next(iter(comparison.predictions.values()))), len(chips))
     colours = pictures.class_colours(chips.classes)
     labels = chips.labels[:n].numpy()
     # Show chips where there is something to see: the rarest class covers most, counted in labelled pixels.
     counts = [np.bincount(y[y != 255].ravel(), minlength=len(chips.classes)) for y in labels]
     chosen = sorted(range(n), key=lambda i: -int(np.sort(counts[i])[-2:].min()))[:_SHOWN]
-    images = chips.images[:n].float().numpy()
+    images = chips.batch(range(n))[0].numpy()
     shown = pictures.possible_pictures(chips.bands)[:2]
     inputs = [pictures.picture(images, chips.bands, k) for k in shown if k != "grey"] or [
         pictures.best_picture(images, chips.bands)

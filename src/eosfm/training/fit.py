@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from eosfm._version import __version__
 from eosfm.contracts import ConfigError, Pyramid
-from eosfm.data.chips import Chips, Splits
+from eosfm.data.chips import ChipSet, Splits
 from eosfm.ensemble import Ensemble
 from eosfm.files import require_place
 from eosfm.seeding import purpose_seed, seeded
@@ -99,7 +99,7 @@ def train_specialist(
     require_place(zoo / name, overwrite=overwrite)
     train = splits.train
     statistics = train.statistics()
-    chip = -(-max(train.images.shape[-2:]) // 32) * 32
+    chip = -(-max(train.size) // 32) * 32
     task = TaskSpec(kind=train.kind, classes=train.classes, chip_size=chip, head=head)
     with seeded(purpose_seed(config.seed, "specialist")):
         encoder = initial if initial is not None else ConvNeXtV2Atto(len(train.bands))
@@ -199,7 +199,7 @@ class Features:
 
 
 def cache_features(
-    ensemble: Ensemble, chips: Chips, progress: Progress | None = None, label: str = "", batch_size: int = 16
+    ensemble: Ensemble, chips: ChipSet, progress: Progress | None = None, label: str = "", batch_size: int = 16
 ) -> Features:
     """Every view's pyramid of every chip, computed once. ``TaskModel.from_features`` of them equals its forward."""
     parts: list[list[Pyramid]] = []

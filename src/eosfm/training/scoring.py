@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from eosfm.data.chips import Chips
+from eosfm.data.chips import ChipSet
 from eosfm.seeding import purpose_seed
 from eosfm.specialists.card import Metric
 from eosfm.tasks.kinds import IGNORE
@@ -34,7 +34,7 @@ class Scores:
 
 
 def score(
-    model: Callable[[Tensor], Tensor], chips: Chips, seed: int, *, batch_size: int = 32, split: str = "test"
+    model: Callable[[Tensor], Tensor], chips: ChipSet, seed: int, *, batch_size: int = 32, split: str = "test"
 ) -> Scores:
     """Predict every chip of ``chips`` and score it: mIoU, accuracy, mean average precision or RMSE by kind of task."""
     counts = []

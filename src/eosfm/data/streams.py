@@ -121,4 +121,4 @@ class StreamedChips:
     def _images(self, indices: Sequence[int]) -> Iterator[Tensor]:
         for a in range(0, len(indices), 16):
             images = torch.stack([self.chip(i)[0] for i in indices[a : a + 16]])
-            yield images.unflatten(1, (self.dates, -1)).flatten(0, 1)
+            yield images.reshape(-1, len(self.bands), *self.size)

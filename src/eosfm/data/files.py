@@ -44,6 +44,8 @@ class DataConfig:
     """of a known classification data set: at most so many chips a class in each split"""
     limit: int | None = None
     """of a known data set: at most so many chips in each split, drawn by ``seed``"""
+    tile: int | None = None
+    """of a known data set of large images: side of the tiles they are cut into"""
     task: str = "segmentation"
     """kind of task; for synthetic data the name of the world's task"""
     classes: tuple[str, ...] = ()
@@ -70,7 +72,7 @@ class DataConfig:
             raise ValueError(f"data of kind {self.kind!r} needs {' and '.join(absent)}")
         if self.kind not in ("synthetic", "dataset") and not self.classes:
             raise ValueError("name the classes, in the order of the label values (one name for a regression)")
-        for option in ("per_class", "limit"):
+        for option in ("per_class", "limit", "tile"):
             if (value := getattr(self, option)) is not None and value < 1:
                 raise ValueError(f"{option} {value}; expected 1 or more")
         if self.chip_size < 32 or self.chip_size % 32:
@@ -99,7 +101,7 @@ def open_data(config: DataConfig) -> Splits:
 
 def _dataset(config: DataConfig) -> Splits:
     assert config.root is not None
-    options = {name: value for name in ("per_class", "limit") if (value := getattr(config, name)) is not None}
+    options = {name: value for name in ("per_class", "limit", "tile") if (value := getattr(config, name)) is not None}
     return open_dataset(config.dataset, config.root, seed=config.seed, **options)
 
 

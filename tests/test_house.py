@@ -22,7 +22,7 @@ LAYERS = [
     ["data"],
     ["training"],
     ["benchmark", "report"],
-    ["demo", "runs", "progress"],
+    ["demo", "runs", "queue", "progress"],
     ["outcomes", "commands", "cli", "__main__"],
 ]
 FORBIDDEN_WITHIN_LAYER = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -88,10 +89,18 @@ def show(outcome: Outcome) -> None:
         typer.echo(line)
 
 
+_TERMINATED = 128 + signal.SIGTERM
+
+
+def _terminated(*_: object) -> None:
+    raise SystemExit(_TERMINATED)
+
+
 def main() -> None:
     """Entry point of ``eosfm``."""
     # Small networks on a shared machine: threads that spin while they wait slow each other down by a factor of ten.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    signal.signal(signal.SIGTERM, _terminated)  # Lightning takes it over while it trains, and leaves the same way
     try:
         make_app()()
     except EosfmError as e:
@@ -103,6 +112,10 @@ def main() -> None:
             raise
         typer.echo(f"error: {missing_extra(str(e.name), extra)}", err=True)
         raise SystemExit(2) from None
+    except SystemExit as e:
+        if e.code == _TERMINATED:
+            typer.echo("stopped by SIGTERM; what was finished is kept, start the same command again to continue", err=True)
+        raise
     except KeyboardInterrupt:
         typer.echo("interrupted; start the same command again to continue", err=True)
         raise SystemExit(130) from None

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from eosfm.outcomes import Outcome, scene_outcome, score_table
+from eosfm.contracts import ConfigError
+from eosfm.outcomes import Outcome, queue_outcome, scene_outcome, score_table
 
 if TYPE_CHECKING:
     from eosfm.specialists.card import SpecialistCard
@@ -84,31 +85,46 @@ def zoo_verify(
 
 
 def train(
-    config: Annotated[Path, typer.Argument(help="YAML file; see docs/configuration.md.")],
-    overrides: Overrides = None,
+    config: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="CONFIG... [KEY=VALUE]...", help="YAML files, then settings: data.root=/data fit.epochs=5"
+        ),
+    ],
+    workers: Annotated[int, typer.Option(help="Of several files, so many side by side; 0 is one per core.")] = 1,
     overwrite: Overwrite = False,
 ) -> Outcome:
-    """Train one specialist and store it in a zoo. A killed run continues when started again."""
-    from eosfm.data.files import open_data
-    from eosfm.files import require_place
-    from eosfm.progress import bar
+    """Train specialists and store them in a zoo. Several files make a queue; a killed run continues when started again."""
+    from eosfm.progress import bar, bars
+    from eosfm.queue import train_queue, train_run
     from eosfm.runs import TrainRun, read_run
-    from eosfm.training.energy import EnergyMeter
-    from eosfm.training.fit import train_specialist
 
-    run = read_run(TrainRun, config, overrides or ())
-    assert isinstance(run, TrainRun)
-    require_place(run.zoo / run.name, overwrite=overwrite)
-    splits = open_data(run.data)
-    with bar(f"training {run.name}") as progress:
-        done = train_specialist(
-            splits, run.fit, run.zoo, name=run.name, description=run.description, head=run.head,
-            run=run.run or Path("runs") / run.name, meter=EnergyMeter(), progress=progress, overwrite=overwrite,
-        )  # fmt: skip
-    rows = [("score (test)", "value", "95 % interval", "samples")]
-    rows += [(m.name, f"{m.value:.4f}", f"{m.low:.4f} to {m.high:.4f}", str(m.samples)) for m in done.card.metrics]
-    warnings = [f"warning: {w}" for w in splits.train.unit_warnings()]
-    return Outcome(done, table=tuple(rows), lines=(*warnings, f"stored {run.zoo / run.name} ({done.card.reference})"))
+    files, overrides = [c for c in config if "=" not in c], [c for c in config if "=" in c]
+    for word in files:
+        if not Path(word).exists() and not word.endswith((".yaml", ".yml")):
+            raise ConfigError(
+                f"{word!r} is neither a YAML file nor a setting: expected key=value, for example fit.epochs=5"
+            )
+    if not files:
+        raise ConfigError(
+            "no configuration file; expected for example: eosfm train recipes/eurosat-rgb.yaml data.root=/data"
+        )
+    runs = [read_run(TrainRun, Path(f), overrides) for f in files]
+    assert all(isinstance(r, TrainRun) for r in runs)
+    if len(runs) == 1:
+        run = runs[0]
+        with bar(f"training {run.name}") as progress:
+            done = train_run(run, overwrite=overwrite, progress=progress)  # type: ignore[arg-type]
+        assert done.card is not None
+        rows = [("score (test)", "value", "95 % interval", "samples")]
+        rows += [(m.name, f"{m.value:.4f}", f"{m.low:.4f} to {m.high:.4f}", str(m.samples)) for m in done.card.metrics]
+        warnings = [f"warning: {w}" for w in done.warnings]
+        return Outcome(
+            done, table=tuple(rows), lines=(*warnings, f"stored {run.zoo / run.name} ({done.card.reference})")
+        )
+    with bars("specialists", len(runs)) as tell:
+        results = train_queue(runs, overwrite=overwrite, workers=workers, progress=tell)  # type: ignore[arg-type]
+    return queue_outcome(results)
 
 
 def compose(
@@ -124,7 +140,6 @@ def compose(
 ) -> Outcome:
     """Put specialists together. Writes an ensemble: a list with hashes; the weights stay in the zoo."""
     from eosfm.composition import compose as write
-    from eosfm.contracts import ConfigError
     from eosfm.rules import DEFAULT_RULES
 
     if normalise not in ("none", "layer", "batch"):
@@ -307,7 +322,6 @@ def embed(
     """Write the fused features of a scene. GeoTIFF in, feature GeoTIFF out."""
     from eosfm.bands import BandSet
     from eosfm.composition import load
-    from eosfm.contracts import ConfigError
     from eosfm.inference.predict import predict_scene
     from eosfm.tasks.model import TASK, SceneFeatures, fingerprint, load_task_model
 

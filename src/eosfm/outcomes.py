@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from eosfm.inference.predict import SceneReport
+    from eosfm.queue import Trained
     from eosfm.training.scoring import Scores
 
 
@@ -34,6 +36,26 @@ def score_table(result: Scores, splits: object) -> tuple[tuple[str, ...], ...]:
     for m, c in zip(result.metrics, constant.metrics, strict=True):
         rows.append((m.name, f"{m.value:.4f}", f"{m.low:.4f} to {m.high:.4f}", f"{c.value:.4f}", str(m.samples)))
     return tuple(rows)
+
+
+def queue_outcome(results: Sequence[Trained]) -> Outcome:
+    """A queue of trainings: one row each with score, hours, energy and CO2, and their sums."""
+    rows = [("specialist", "score (test)", "95 % interval", "hours", "kWh", "kg CO2", "state")]
+    lines, hours, kwh, co2 = [], 0.0, 0.0, 0.0
+    for r in results:
+        lines += [f"warning: {r.name}: {w}" for w in r.warnings]
+        if r.card is None:
+            rows.append((r.name, "-", "-", "-", "-", "-", "failed"))
+            lines.append(f"{r.name}: {r.problem}")
+            continue
+        t, m = r.card.training, r.card.metrics[0] if r.card.metrics else None
+        score = ("-", "-") if m is None else (f"{m.name} {m.value:.3f}", f"{m.low:.3f} to {m.high:.3f}")
+        hours, kwh, co2 = hours + t.seconds / 3600, kwh + (t.energy_kwh or 0), co2 + (t.co2_kg or 0)
+        cost = (f"{t.seconds / 3600:.2f}", f"{t.energy_kwh or 0:.4f}", f"{t.co2_kg or 0:.4f}")
+        rows.append((r.name, *score, *cost, "was there" if r.already else "trained"))
+    failed = sum(r.card is None for r in results)
+    total = f"{len(results) - failed} of {len(results)} specialists, {hours:.2f} h, {kwh:.4f} kWh, {co2:.4f} kg CO2"
+    return Outcome(list(results), table=tuple(rows), lines=(*lines, total), failed=bool(failed))
 
 
 def scene_outcome(report: SceneReport) -> Outcome:

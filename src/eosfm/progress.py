@@ -23,18 +23,23 @@ def bars(title: str, total: int | None = None) -> Iterator[NamedProgress]:
         TimeRemainingColumn(),
     )
     console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True) as progress:
-        whole = progress.add_task(f"[bold]{title}", total=total) if total else None
-        tasks: dict[str, TaskID] = {}
+    progress = Progress(*columns, console=console, transient=True)
+    whole = progress.add_task(f"[bold]{title}", total=total) if total else None
+    tasks: dict[str, TaskID] = {}
 
-        def tell(name: str, fraction: float, line: str) -> None:
-            if name not in tasks:
-                tasks[name] = progress.add_task(name, total=1.0)
-            progress.update(tasks[name], completed=fraction, description=line or name)
-            if whole is not None:
-                progress.update(whole, completed=sum(t.completed for t in progress.tasks if t.id != whole))
+    def tell(name: str, fraction: float, line: str) -> None:
+        progress.start()  # not before: an error about the configuration needs no bar
+        if name not in tasks:
+            tasks[name] = progress.add_task(name, total=1.0)
+        progress.update(tasks[name], completed=fraction, description=line or name)
+        if whole is not None:
+            progress.update(whole, completed=sum(t.completed for t in progress.tasks if t.id != whole))
 
+    try:
         yield tell
+    finally:
+        if tasks:
+            progress.stop()
 
 
 @contextmanager

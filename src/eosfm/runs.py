@@ -21,6 +21,8 @@ class TrainRun:
     name: str
     description: str = ""
     zoo: Path = Path("zoo")
+    init: str = "random"
+    """"random", "imagenet-fcmae" (CC BY-NC 4.0: the specialist inherits it), or a specialist of the zoo"""
     data: DataConfig
     fit: FitConfig = FitConfig(epochs=30, batch_size=32, learning_rate=1e-3, augment=True)
     head: HeadConfig = HeadConfig(decoder="linear", channels=64, dropout=0.0)
@@ -55,8 +57,8 @@ class AdaptRun:
 
     def __post_init__(self) -> None:
         require_safe_name(self.name)
-        if self.cache and self.fit.augment:
-            raise ValueError("cached features cannot be augmented: set cache: false, or fit.augment: false")
+        if self.cache and (self.fit.augment or self.fit.zoom):
+            raise ValueError("cached features cannot be augmented: set cache: false, or fit.augment: false and zoom: 0")
 
 
 @record

@@ -11,6 +11,7 @@ from eosfm.contracts import BandError, RasterError, UnitError
 from eosfm.inference import raster
 from eosfm.inference.raster import Georeference, Layout, RasterFile, georeference, write_cog, write_scene
 from eosfm.inference.scene import SceneReader
+from eosfm.statistics import BandStatistics
 from helpers import full_disk
 
 NAN = float("nan")
@@ -483,3 +484,17 @@ def test_georeference_of_degrees(tif):
     write_scene(tif, np.ones((3, 4, 4), np.float32), RGB, where)
     with SceneReader(tif, RGB) as s:
         assert s.where == where
+
+
+def test_a_scene_unlike_the_training_data_is_noticed(tif):
+    """An undeclared offset of 1000 leaves every value plausible; only the training data tell that it is wrong."""
+    bands = BandSet.parse("sentinel-2-l2a:B04,B03@dn-1e4")
+    trained = BandStatistics(mean=(0.08, 0.07), std=(0.04, 0.04))
+    wanted = BandSet.parse("sentinel-2-l2a:B03,B04@reflectance")
+    for offset, expected in ((0, False), (1000, True)):
+        values = np.random.default_rng(0).integers(100, 1500, (2, 64, 64)) + offset
+        write_scene(tif, values.astype(np.uint16), bands, WHERE, nodata=0)
+        with SceneReader(tif, wanted) as s:
+            found = s.unit_warnings(trained)
+        assert bool(found) is expected
+        assert not expected or ("2 of 2 band means" in found[-1] and "trained on 0.08" in found[-1])

@@ -20,6 +20,7 @@ from eosfm.specialists.store import load_specialist
 from eosfm.tasks.model import HeadConfig, TaskSpec, load_task_model, save_task_model
 from eosfm.training.energy import Energy
 from eosfm.training.fit import adapt_ensemble, data_info, train_specialist, training_info
+from eosfm.training.initial import Start
 from eosfm.training.module import FitConfig, read_checkpoint
 from eosfm.training.scoring import score
 
@@ -142,7 +143,7 @@ def test_kill_minus_nine_then_resume_equals_an_uninterrupted_run(tmp_path):
 
 def test_a_run_folder_of_another_run_is_refused(tmp_path):
     train_specialist(tiny(), replace(CONFIG, epochs=1), tmp_path / "zoo", name="one", head=HEAD, run=tmp_path / "run")
-    with pytest.raises(TrainingError, match=r"another (config|identity)"):
+    with pytest.raises(TrainingError, match=r"other (training settings|data or initial weights)"):
         train_specialist(
             tiny(), replace(CONFIG, epochs=2), tmp_path / "zoo", name="two", head=HEAD, run=tmp_path / "run"
         )
@@ -159,8 +160,8 @@ def test_a_run_that_breaks_stops_and_keeps_the_last_checkpoint(tmp_path, when, s
                 next(encoder.parameters()).fill_(float("nan"))
 
     with pytest.raises(TrainingError, match=says):
-        train_specialist(tiny(), CONFIG, tmp_path / "zoo", name="wild", head=HEAD, run=tmp_path / "run", initial=encoder,
-                         progress=spoil)  # fmt: skip
+        train_specialist(tiny(), CONFIG, tmp_path / "zoo", name="wild", head=HEAD, run=tmp_path / "run",
+                         start=Start(encoder, "given"), progress=spoil)  # fmt: skip
     kept = read_checkpoint(tmp_path / "run" / "last.ckpt")["state_dict"]
     assert all(bool(v.isfinite().all()) for v in kept.values() if v.is_floating_point())
     assert not (tmp_path / "zoo" / "wild").exists()

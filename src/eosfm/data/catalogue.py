@@ -12,11 +12,21 @@ import importlib
 import inspect
 from pathlib import Path
 
-from eosfm.contracts import DataError, known
-from eosfm.data.chips import Splits
-from eosfm.data.real import READERS
+import numpy as np
 
-PUBLISHED: dict[str, str] = {}
+from eosfm.contracts import DataError, known
+from eosfm.data.chips import ChipSet, Splits
+from eosfm.data.real import READERS
+from eosfm.seeding import purpose_seed
+
+PUBLISHED: dict[str, str] = {
+    "eurosat-s2": "eurosat:eurosat_s2",
+    "eurosat-s2-spatial": "eurosat:eurosat_s2_spatial",
+    "sen12ms-all": "sen12ms:sen12ms_all",
+    "sen12ms-rgb": "sen12ms:sen12ms_rgb",
+    "sen12ms-s1": "sen12ms:sen12ms_s1",
+    "sen12ms-s2": "sen12ms:sen12ms_s2",
+}
 """name -> "module:function" below `eosfm.data.published`, imported when asked for (TorchGeo takes seconds to import)"""
 
 
@@ -39,7 +49,21 @@ def open_dataset(name: str, root: Path, *, seed: int = 0, **options: int) -> Spl
     else:
         raise DataError(f"unknown data set {name!r}; {known(dataset_names())}")
     accepted = inspect.signature(reader).parameters
+    limit = None if "limit" in accepted else options.pop("limit", None)
     if unknown := [o for o in options if o not in accepted]:
         raise DataError(f"{name} has no option {', '.join(unknown)}; {known(p for p in accepted if p != 'root')}")
     splits: Splits = reader(root, seed=seed, **options)
-    return splits
+    return splits if limit is None else limited(splits, limit, seed)
+
+
+def limited(splits: Splits, limit: int, seed: int) -> Splits:
+    """At most ``limit`` chips in each split, drawn by ``seed``."""
+
+    def some(chips: ChipSet, part: str) -> ChipSet:
+        if len(chips) <= limit:
+            return chips
+        order = np.random.default_rng(purpose_seed(seed, "limit", *part.encode())).permutation(len(chips))
+        return chips.subset(sorted(order[:limit].tolist()))
+
+    parts = [some(getattr(splits, part), part) for part in ("train", "validation", "test")]
+    return Splits(parts[0], parts[1], parts[2], rule=f"{splits.rule}; at most {limit} chips a split, drawn by seed")

@@ -73,6 +73,11 @@ class Chips:
         """``(h, w)`` of the chips."""
         return int(self.images.shape[-2]), int(self.images.shape[-1])
 
+    @property
+    def dates(self) -> int:
+        """1: chips in memory show one date."""
+        return 1
+
     def batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Float32 images and labels at ``indices``."""
         i = torch.as_tensor(list(indices))
@@ -124,6 +129,8 @@ class ChipSet(Protocol):
     def size(self) -> tuple[int, int]: ...
     @property
     def labels(self) -> Tensor: ...
+    @property
+    def dates(self) -> int: ...
     def __len__(self) -> int: ...
     def batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]: ...
     def subset(self, indices: Sequence[int], name: str | None = None) -> ChipSet: ...

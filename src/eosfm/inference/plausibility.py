@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from eosfm.bands import Band, BandSet, sensor_named
 from eosfm.contracts import BandError, RasterError, UnitError
+from eosfm.statistics import BandStatistics
 from eosfm.units import Quantity, Unit
 
 MAX_OUTSIDE = 0.5
@@ -25,6 +26,9 @@ OFFSET_FLOOR = (900.0, 1500.0)
 """Where the darkest band's 1st percentile lies if digital numbers carry Sentinel-2's +1000 offset undeclared."""
 
 VISIBLE_NM = 700.0
+
+MAX_SHIFT = 2.0
+"""Standard deviations of the training data by which a band's mean may differ from theirs before it is reported."""
 
 
 def agreed_bands(
@@ -110,6 +114,30 @@ def unit_warnings(bands: BandSet, samples: NDArray[np.float32], *, nodata_known:
         return []
     found = [w for band, values in zip(bands, samples, strict=True) if (w := _band_warning(band, values))]
     return found + _offset_warning(bands, samples) + ([] if nodata_known else _zeros_warning(samples))
+
+
+def shift_warnings(bands: BandSet, samples: NDArray[np.float32], trained: BandStatistics) -> list[str]:
+    """A sentence if most bands lie far from what the model was trained on: a unit, offset or season it never saw.
+
+    Args:
+        bands: one per row of ``samples``.
+        samples: ``(bands, n)`` valid values in the units of ``bands``.
+        trained: mean and std of the training data, in the same units.
+    """
+    if samples.shape[1] == 0:
+        return []
+    means = samples.mean(axis=1, dtype=np.float64)
+    shifts = (means - np.array(trained.mean)) / np.array(trained.std)
+    far = [i for i, s in enumerate(shifts) if abs(s) > MAX_SHIFT]
+    if 2 * len(far) <= len(bands):
+        return []
+    shown = "; ".join(
+        f"{bands[i].name} {means[i]:.4g}, trained on {trained.mean[i]:.4g} +- {trained.std[i]:.3g}" for i in far[:4]
+    )
+    return [
+        f"the scene is unlike the training data: {len(far)} of {len(bands)} band means are more than {MAX_SHIFT:g} standard "
+        f"deviations away ({shown}, in {bands[0].unit}). Check the declared unit and offset; predictions may be wrong."
+    ]
 
 
 def _band_warning(band: Band, values: NDArray[np.float32]) -> str | None:

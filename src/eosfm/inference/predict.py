@@ -106,7 +106,7 @@ def predict_scene(
         also = _beside(output) if probabilities else ()
         job = _job(model, scene, grid, block=side, nodata=nodata, probabilities=probabilities, colours=colours)
         with claim(output, job, overwrite=overwrite, also=also) as part:
-            warnings = scene.unit_warnings()
+            warnings = scene.unit_warnings(getattr(model, "statistics", None))  # not every model knows them
             Sweep(model, scene, grid, part, batch_size, probabilities).run(block, show=progress)
             outputs = _assemble(model, scene, grid, part, block, output, probabilities=probabilities, colours=colours)
             report = _report(model, grid, part, outputs, warnings, time.monotonic() - started)

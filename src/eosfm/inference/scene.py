@@ -14,8 +14,9 @@ from torch import Tensor
 
 from eosfm.bands import Band, BandSet
 from eosfm.contracts import RasterError, UnitError
-from eosfm.inference.plausibility import agreed_bands, unit_warnings
+from eosfm.inference.plausibility import agreed_bands, shift_warnings, unit_warnings
 from eosfm.inference.raster import BANDS_TAG, RasterFile
+from eosfm.statistics import BandStatistics
 from eosfm.units import convert, convertible
 
 _SAMPLES_PER_AXIS, _SAMPLE_SIDE = 4, 256
@@ -96,8 +97,11 @@ class SceneReader:
             return False
         return self._file.is_sparse(top, left, height, width, first)
 
-    def unit_warnings(self) -> list[str]:
-        """Sentences about needed bands whose stored values do not look like their declared unit, from a few windows."""
+    def unit_warnings(self, trained: BandStatistics | None = None) -> list[str]:
+        """Sentences about needed bands whose stored values do not look like their declared unit, from a few windows.
+
+        ``trained`` are the statistics of a model's training data in the wanted units, to be compared with.
+        """
         needed = sorted(set(self._index))
         high, wide = min(_SAMPLE_SIDE, self.height), min(_SAMPLE_SIDE, self.width)
         tops = np.unique(np.linspace(0, self.height - high, _SAMPLES_PER_AXIS).astype(int))
@@ -109,7 +113,16 @@ class SceneReader:
                 samples.append(stored[:, valid])
         bands = BandSet(tuple(self.bands[i] for i in needed))
         declared = self._alpha is not None or self._file.has_mask or any(v is not None for v in self._nodata)
-        return unit_warnings(bands, np.concatenate(samples, axis=1), nodata_known=declared)
+        stored = np.concatenate(samples, axis=1)
+        found = unit_warnings(bands, stored, nodata_known=declared)
+        if trained is not None:
+            rows = [torch.from_numpy(stored[needed.index(i)]) for i in self._index]
+            converted = [
+                convert(row, self.bands[i].unit, w.unit)
+                for row, i, w in zip(rows, self._index, self.wanted, strict=True)
+            ]
+            found += shift_warnings(self.wanted, torch.stack(converted).numpy(), trained)
+        return found
 
     def _stored(
         self, top: int, left: int, height: int, width: int, index: Sequence[int]

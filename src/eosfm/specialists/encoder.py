@@ -7,7 +7,7 @@ import torch
 from timm.layers.grn import GlobalResponseNorm
 from torch import Tensor, nn
 
-from eosfm.contracts import PYRAMID_CHANNELS, CardError, Pyramid
+from eosfm.contracts import PYRAMID_CHANNELS, CardError, ConfigError, CorruptArtifact, Pyramid, known
 from eosfm.seeding import seeded
 
 ARCHITECTURE = "convnextv2_atto"
@@ -109,3 +109,55 @@ def untrained_encoder(in_channels: int, seed: int) -> ConvNeXtV2Atto:
     """A randomly initialised encoder, reproducible by ``seed``, leaving the global random state as it was."""
     with seeded(seed):
         return ConvNeXtV2Atto(in_channels)
+
+
+def fcmae_tensors() -> dict[str, Tensor]:
+    """The weights of ConvNeXt V2's masked pretraining on ImageNet; see `timm_tensors`. Their licence is CC BY-NC 4.0."""
+    try:
+        return timm_tensors(f"{ARCHITECTURE}.fcmae")
+    except ConfigError as e:
+        raise ConfigError(f"{e} Or choose init: random, or init: a specialist of your zoo.") from None
+
+
+def timm_tensors(name: str) -> dict[str, Tensor]:
+    """The weights that timm publishes as ``name`` ("convnextv2_atto.fcmae"), under our names, from timm's place on the Hub.
+
+    They are read as safetensors; timm would fall back to a pickle.
+
+    Raises:
+        ConfigError: not ConvNeXtV2-Atto, unknown to timm, or neither cached nor to be had; nothing starts at random instead.
+        CorruptArtifact: what came is not a safetensors file.
+    """
+    from huggingface_hub import hf_hub_download
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    names = timm.list_pretrained(f"{ARCHITECTURE}.*")
+    if name not in names:
+        raise ConfigError(f"timm has no weights {name!r} of {ARCHITECTURE}; {known(names)}")
+    source = timm.get_pretrained_cfg(name).hf_hub_id
+    try:
+        path = hf_hub_download(source, "model.safetensors")
+    except (OSError, ValueError) as e:  # every way in which the Hub and its cache can fail
+        raise ConfigError(
+            f"the weights {name} are not in the cache and could not be fetched from huggingface.co/{source} "
+            f"({type(e).__name__}). On a machine with network run: hf download {source} model.safetensors - and copy its "
+            "cache (HF_HOME) here."
+        ) from None
+    try:
+        return feature_names(load_file(path))
+    except (SafetensorError, OSError, ValueError) as e:
+        raise CorruptArtifact(f"{path}: not a valid safetensors file: {e}. Remove it and fetch it again.") from None
+
+
+def feature_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The names of a whole timm model (``stem.0.weight``) as those of its feature list (``stem_0.weight``), without head."""
+    out = {}
+    for name, tensor in tensors.items():
+        first, _, rest = name.partition(".")
+        if first in ("stem", "stages"):
+            number, _, tail = rest.partition(".")
+            out[f"{first}_{number}.{tail}"] = tensor
+        elif first not in ("head", "norm_pre"):
+            out[name] = tensor
+    return out

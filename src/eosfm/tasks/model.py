@@ -201,6 +201,7 @@ class SceneTaskModel:
     def __init__(self, model: TaskModel, fingerprint: str) -> None:
         self.model, self.fingerprint = model, fingerprint
         self.bands: BandSet = model.encoder.bands
+        self.statistics = model.encoder.statistics
         self.chip_size = model.task.chip_size
         # multi-label maps have no single winner: they are written as one probability band per class
         self.kind = "classes" if model.task.kind in ("segmentation", "classification") else "values"
@@ -219,7 +220,7 @@ class SceneFeatures:
 
     def __init__(self, ensemble: Ensemble, level: int, chip_size: int, fingerprint: str) -> None:
         self.ensemble, self.level, self.chip_size, self.fingerprint = ensemble, level, chip_size, fingerprint
-        self.bands = ensemble.bands
+        self.bands, self.statistics = ensemble.bands, ensemble.statistics
         self.stride = 4 * 2**level
         self.names = tuple(f"feature_{i:03d}" for i in range(ensemble.out_channels[level]))
 

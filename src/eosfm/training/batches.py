@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -41,29 +42,47 @@ class EpochSampler(Sampler[Key]):
             order = torch.randperm(self.n, generator=g).tolist()
         else:
             order = list(range(self.n))
+        rank, world = place()
         for b in range(len(self)):
-            yield self.epoch, b, order[b * self.batch_size : (b + 1) * self.batch_size]
+            batch = order[b * self.batch_size : (b + 1) * self.batch_size]
+            batch += batch[: max(0, world - len(batch))]  # no process may be left without a chip
+            yield self.epoch, b * world + rank, batch[rank::world]
+
+
+def place() -> tuple[int, int]:
+    """This process's number and the number of processes that share every batch: (0, 1) but for a DDP run."""
+    on = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return (torch.distributed.get_rank(), torch.distributed.get_world_size()) if on else (0, 1)
 
 
 class _Batches(Dataset[tuple[Any, Tensor]]):
-    def __init__(self, source: BatchSource, seed: int, augment: bool) -> None:
-        self.source, self.seed, self.augment = source, seed, augment
+    def __init__(self, source: BatchSource, seed: int, augment: bool, zoom: float) -> None:
+        self.source, self.seed, self.augment, self.zoom = source, seed, augment, zoom
 
     def __getitem__(self, key: Key) -> tuple[Any, Tensor]:
         epoch, number, indices = key
         x, y = self.source.batch(indices)
+        g = torch.Generator().manual_seed(purpose_seed(self.seed, "augment", epoch, number))
         if self.augment:
-            g = torch.Generator().manual_seed(purpose_seed(self.seed, "augment", epoch, number))
             x, y = dihedral(x, y, g)
+        if self.zoom:
+            x, y = zoomed(x, y, self.zoom, g)
         return x, y
 
 
 def loader(
-    source: BatchSource, batch_size: int, seed: int, *, train: bool, augment: bool = False, workers: int = 0
+    source: BatchSource,
+    batch_size: int,
+    seed: int,
+    *,
+    train: bool,
+    augment: bool = False,
+    zoom: float = 0.0,
+    workers: int = 0,
 ) -> DataLoader[tuple[Any, Tensor]]:
     """A data loader over whole batches; shuffled and augmented only where ``train``."""
     return DataLoader(
-        _Batches(source, seed, augment and train),
+        _Batches(source, seed, augment and train, zoom if train else 0.0),
         batch_size=None,  # the sampler already yields whole batches
         sampler=EpochSampler(len(source), batch_size, seed, shuffle=train),
         num_workers=workers,
@@ -91,3 +110,25 @@ def dihedral(x: Tensor, y: Tensor, g: torch.Generator) -> tuple[Tensor, Tensor]:
         return out
 
     return move(x), move(y) if y.ndim >= 3 else y
+
+
+def zoomed(x: Tensor, y: Tensor, amount: float, g: torch.Generator) -> tuple[Tensor, Tensor]:
+    """A random crop of each image, ``1 - amount`` to 1 of its side, enlarged to the whole chip; label maps alike.
+
+    The pixels of a crop are finer than the sensor's, up to ``1 / (1 - amount)`` times: a lossy step that is asked for by
+    name. Images bilinear, labels nearest; a pixel that borders on nodata becomes nodata.
+    """
+    n = len(x)
+    side = 1 - amount * torch.rand(n, generator=g)
+    shift = (2 * torch.rand(n, 2, generator=g) - 1) * (1 - side)[:, None]
+    theta = torch.zeros(n, 2, 3)
+    theta[:, 0, 0] = theta[:, 1, 1] = side
+    theta[:, :, 2] = shift
+    grid = F.affine_grid(theta, [n, 1, *x.shape[-2:]], align_corners=False)
+    x = F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    if y.ndim < 3:
+        return x, y
+    moved = F.grid_sample(
+        y[:, None].double(), grid.double(), mode="nearest", padding_mode="border", align_corners=False
+    )
+    return x, moved[:, 0].to(y.dtype)

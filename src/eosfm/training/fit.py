@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -22,10 +22,13 @@ from eosfm.files import require_place
 from eosfm.seeding import purpose_seed, seeded
 from eosfm.specialists.card import DataInfo, SpecialistCard, TaskInfo, TrainingInfo, card_bands, require_safe_name
 from eosfm.specialists.encoder import ConvNeXtV2Atto
+from eosfm.specialists.licences import combine
 from eosfm.specialists.store import _NO_WEIGHTS, save_specialist
 from eosfm.statistics import BandStatistics
 from eosfm.tasks.model import HeadConfig, TaskModel, TaskSpec, fingerprint, pad
+from eosfm.training.dates import TwoDates
 from eosfm.training.energy import Energy, EnergyMeter
+from eosfm.training.initial import RANDOM, Start
 from eosfm.training.module import FitConfig, FitResult, Progress, fit
 from eosfm.training.scoring import score
 
@@ -72,8 +75,7 @@ def train_specialist(
     name: str,
     description: str = "",
     head: HeadConfig = LIGHT_HEAD,
-    initial: ConvNeXtV2Atto | None = None,
-    initialisation: str = "random",
+    start: Start | None = None,
     run: Path | None = None,
     meter: EnergyMeter | None = None,
     progress: Progress | None = None,
@@ -88,8 +90,7 @@ def train_specialist(
         name: of the specialist.
         description: one sentence for the card.
         head: thrown away after training; a light one leaves the work to the encoder.
-        initial: start from this encoder instead of random weights; say which in ``initialisation``.
-        initialisation: for the card.
+        start: what to start from (`eosfm.training.initial.start_from`); default random weights.
         run: folder of checkpoints and logs; a killed run continues from it. Default: a temporary one.
         meter: measures energy where given.
         progress: called after each step.
@@ -102,16 +103,17 @@ def train_specialist(
     chip = -(-max(train.size) // 32) * 32
     task = TaskSpec(kind=train.kind, classes=train.classes, chip_size=chip, head=head)
     with seeded(purpose_seed(config.seed, "specialist")):
-        encoder = initial if initial is not None else ConvNeXtV2Atto(len(train.bands))
-        model = TaskModel(StandardisedEncoder(encoder, statistics), task)
+        start = start or Start(ConvNeXtV2Atto(len(train.bands)), RANDOM)
+        body: nn.Module = StandardisedEncoder(start.encoder, statistics)
+        model = TaskModel(TwoDates(body) if train.dates == 2 else body, task)
     data_hash = train.sha256()
     with _folder(run) as folder, meter.measure(name) if meter else nullcontext(Energy()) as energy:
-        start = time.perf_counter()
+        began = time.perf_counter()
         result = fit(
             model, train.kind, len(train.classes), train, splits.validation, config,
-            folder=folder, progress=progress, label=name, identity=data_hash + initialisation,
+            folder=folder, progress=progress, label=name, identity=data_hash + start.text,
         )  # fmt: skip
-        energy.seconds = time.perf_counter() - start
+        energy.seconds = time.perf_counter() - began
     card = SpecialistCard(
         name=name,
         description=description,
@@ -121,13 +123,13 @@ def train_specialist(
         task=TaskInfo(kind=train.kind, classes=train.classes, description=description),
         data=data_info(splits, data_hash),
         metrics=tuple(score(model, splits.test, config.seed).metrics),
-        training=training_info(initialisation, config, energy),
-        licence=train.licence,
+        training=training_info(start.text, replace(config, epochs=result.epochs), energy),
+        licence=combine(train.licence, start.licence) if start.licence else train.licence,
         weights=_NO_WEIGHTS,
         eosfm_version=__version__,
         created="",
     )
-    return TrainedSpecialist(save_specialist(encoder, card, zoo, overwrite=overwrite), result, energy)
+    return TrainedSpecialist(save_specialist(start.encoder, card, zoo, overwrite=overwrite), result, energy)
 
 
 def adapt_ensemble(
@@ -161,8 +163,8 @@ def adapt_ensemble(
     """
     if ensemble.bands != splits.train.bands:
         raise ConfigError(f"the ensemble reads {ensemble.bands}, the data are {splits.train.bands}")
-    if cache and config.augment:
-        raise ConfigError("cached features cannot be augmented: set cache=False or augment=False")
+    if cache and (config.augment or config.zoom):
+        raise ConfigError("cached features cannot be augmented: set cache: false, or augment: false and zoom: 0")
     with seeded(purpose_seed(config.seed, "head")):
         model = TaskModel(ensemble, task)
     identity = splits.train.sha256() + fingerprint(model)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import lightning as L
 import torch
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from torch import Tensor, nn
 
@@ -25,6 +25,7 @@ from eosfm.seeding import purpose_seed, seeded
 from eosfm.tasks.model import is_frozen_key
 from eosfm.tasks.objectives import OBJECTIVES, Loss, make_loss, make_metrics, update_metrics
 from eosfm.training.batches import BatchSource, loader
+from eosfm.training.parallel import cores, relay
 
 Progress = Callable[[float, str], None]
 """called with the fraction done (0-1) and one line for people"""
@@ -41,25 +42,40 @@ class FitConfig:
     learning_rate: float = 1e-4
     weight_decay: float = 0.05
     warmup: float = 0.05
-    """share of all steps in which the learning rate rises; it then falls along a cosine to 0"""
+    """share of all steps in which the learning rate rises"""
+    schedule: Literal["cosine", "steps", "constant"] = "cosine"
+    """after the warm-up: along a cosine to 0, a tenth at 60 % and again at 90 % of all steps (PANGAEA), or constant"""
+    accumulate: int = 1
+    """batches whose gradients are summed before a step: batch_size times this is the batch the optimiser sees"""
+    patience: int = 0
+    """stop after so many validations without a better score; 0 trains all epochs"""
     loss: str | None = None
     class_weights: tuple[float, ...] | None = None
     augment: bool = False
     """random flips and quarter turns"""
+    zoom: float = 0.0
+    """random crops down to ``1 - zoom`` of the side, enlarged to the whole chip; 0 is none. It changes the pixel size"""
     clip_gradients: float = 1.0
     precision: Literal["32", "bf16"] = "32"
     validate_every: int = 1
     workers: int = 0
+    devices: int = 1
+    """GPUs, or CPU processes, that share every batch (Lightning's DDP); 2 processes of one thread beat 2 threads"""
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "validate_every"):
+        for name in ("epochs", "batch_size", "validate_every", "accumulate", "devices"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
         if not 0 < self.learning_rate < 10:
             raise ValueError(f"learning_rate {self.learning_rate}; expected a small positive number, for example 1e-4")
-        if self.workers < 0 or self.weight_decay < 0 or self.clip_gradients < 0 or not 0 <= self.warmup < 1:
-            raise ValueError("workers, weight_decay and clip_gradients are 0 or more, warmup is 0 to below 1")
+        for name in ("workers", "weight_decay", "clip_gradients", "patience"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
+        if not 0 <= self.zoom < 0.9:
+            raise ValueError(f"zoom {self.zoom} is the share of a side that a crop may lose, 0 to below 0.9")
+        if not 0 <= self.warmup < 1:
+            raise ValueError(f"warmup {self.warmup} is a share of all steps, 0 to below 1")
         if abs(self.seed) >= 2**63:
             raise ValueError(f"seed {self.seed} is too large")
         if self.class_weights is not None and (min(self.class_weights) < 0 or max(self.class_weights) <= 0):
@@ -89,9 +105,14 @@ class TaskModule(L.LightningModule):
     ) -> None:
         super().__init__()
         self.model, self.kind, self.config = model, kind, config
-        self.loss: Loss = make_loss(kind, config.loss, config.class_weights)
         self.scores = make_metrics(kind, classes)
         self.logits: Callable[[Any], Tensor] = forward or model.forward
+
+    def setup(self, stage: str) -> None:  # noqa: ARG002
+        """Make the loss (a closure, which cannot travel to another process) and share the CPU's cores."""
+        self.loss: Loss = make_loss(self.kind, self.config.loss, self.config.class_weights)
+        if self.config.devices > 1 and self.device.type == "cpu":
+            torch.set_num_threads(max(1, cores() // self.config.devices))
 
     def training_step(self, batch: tuple[Any, Tensor], number: int) -> Tensor:
         """The loss of one batch; a loss that is not finite stops the run before it spoils the weights."""
@@ -102,7 +123,8 @@ class TaskModule(L.LightningModule):
                 f"loss is {value.item()} at epoch {self.current_epoch}, batch {number}: lower learning_rate "
                 f"(now {self.config.learning_rate:g}), or check the declared units. The last good checkpoint is kept."
             )
-        self.log("loss", value, on_step=False, on_epoch=True, batch_size=len(y))
+        many = self.config.devices > 1
+        self.log("loss", value, on_step=False, on_epoch=True, batch_size=len(y), sync_dist=many)
         return value
 
     def validation_step(self, batch: tuple[Any, Tensor], number: int) -> None:  # noqa: ARG002
@@ -120,7 +142,7 @@ class TaskModule(L.LightningModule):
         torch.manual_seed(purpose_seed(self.config.seed, "dropout", self.current_epoch))
 
     def configure_optimizers(self) -> Any:
-        """AdamW, without decay on biases and norms; linear warm-up, then cosine to 0."""
+        """AdamW, without decay on biases and norms; linear warm-up, then `FitConfig.schedule`."""
         trained = [p for p in self.model.parameters() if p.requires_grad]
         groups = [
             {"params": [p for p in trained if p.ndim > 1], "weight_decay": self.config.weight_decay},
@@ -133,7 +155,7 @@ class TaskModule(L.LightningModule):
         def scale(step: int) -> float:
             if step < rise:
                 return (step + 1) / rise
-            return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rise) / max(1, total - rise))))
+            return falling(self.config.schedule, min(1.0, (step - rise) / max(1, total - rise)))
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, scale)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -152,6 +174,13 @@ class TaskModule(L.LightningModule):
         """Put the frozen weights back, so that Lightning's strict check still covers everything that is trained."""
         frozen = {k: v for k, v in self.state_dict().items() if is_frozen_key(k)}
         checkpoint["state_dict"] = {**frozen, **checkpoint["state_dict"]}
+
+
+def falling(schedule: str, done: float) -> float:
+    """The learning rate as a share of its peak, when the share ``done`` (0-1) of the steps after the warm-up is over."""
+    if schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * done))
+    return 1.0 if schedule == "constant" or done < 0.6 else 0.1 if done < 0.9 else 0.01
 
 
 class AtomicCheckpoints(CheckpointIO):
@@ -182,6 +211,14 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         reason = str(e).splitlines()[0] if str(e) else type(e).__name__
         raise TrainingError(f"{path}: not a checkpoint of eosfm ({reason}). Delete it to start afresh.") from None
     return content
+
+
+class _Quiet(Callback):
+    """The first callback of each process: filters do not travel to the processes of a DDP run."""
+
+    def setup(self, trainer: L.Trainer, *_: Any, **__: Any) -> None:
+        if trainer.world_size > 1:
+            _quiet()
 
 
 class _Report(Callback):
@@ -238,7 +275,7 @@ def fit(
     objective = OBJECTIVES[kind]
     if config.class_weights is not None and len(config.class_weights) != classes:
         raise ConfigError(f"{len(config.class_weights)} class_weights for {classes} classes; give one for each class")
-    with seeded(config.seed):
+    with seeded(config.seed), relay(progress if config.devices > 1 else None) as told:
         module = TaskModule(model, kind, classes, config, forward)
         best = ModelCheckpoint(
             folder, "best", monitor=objective.monitor, mode="max" if objective.higher_is_better else "min",
@@ -249,22 +286,27 @@ def fit(
         # Each session logs to a file of its own: Lightning's CSV logger cannot continue another's.
         loggers: list[Logger] = [CSVLogger(folder, name="log")]
         loggers.append(TensorBoardLogger(str(folder), name="", version="tensorboard"))
-        callbacks: list[Callback] = [best, last, *([_Report(progress, label)] if progress else [])]
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="lightning")  # workers, batch sizes: chosen on purpose
-            warnings.filterwarnings("ignore", module="torchmetrics")  # small splits may lack a class
-            warnings.filterwarnings(
-                "ignore", message=".*(lr_scheduler|Checkpoint directory|isinstance|log directory).*"
+        callbacks: list[Callback] = [_Quiet(), best, last, *([_Report(told or progress, label)] if progress else [])]
+        if config.patience:
+            callbacks.append(
+                EarlyStopping(
+                    objective.monitor, patience=config.patience, mode=best.mode, check_on_train_epoch_end=False
+                )
             )
+        with warnings.catch_warnings():
+            _quiet()
             trainer = L.Trainer(
                 max_epochs=config.epochs,
                 accelerator="auto",
-                devices=1,
+                devices=config.devices,
+                strategy="auto" if config.devices == 1 else "ddp_spawn",
+                use_distributed_sampler=False,  # `EpochSampler` shares the batches out
                 precision="bf16-mixed" if config.precision == "bf16" else "32-true",
                 callbacks=callbacks,
                 logger=loggers,
                 plugins=[AtomicCheckpoints()],
                 gradient_clip_val=config.clip_gradients or None,
+                accumulate_grad_batches=config.accumulate,
                 check_val_every_n_epoch=config.validate_every,
                 num_sanity_val_steps=0,
                 enable_progress_bar=False,
@@ -273,24 +315,49 @@ def fit(
                 default_root_dir=str(folder),
             )
             batches = loader(
-                train, config.batch_size, config.seed, train=True, augment=config.augment, workers=config.workers
+                train,
+                config.batch_size,
+                config.seed,
+                train=True,
+                augment=config.augment,
+                zoom=config.zoom,
+                workers=config.workers,
             )
             checks = loader(validation, config.batch_size, config.seed, train=False)
             resume = folder / "last.ckpt"
             _same_run(folder, {"config": to_plain(config), "kind": kind, "classes": classes, "identity": identity})
             trainer.fit(module, batches, checks, ckpt_path=str(resume) if resume.exists() else None, weights_only=True)
-    kept = read_checkpoint(Path(best.best_model_path or folder / "best.ckpt"))
+    # What processes of their own have done is known from what they wrote.
+    end, kept = read_checkpoint(folder / "last.ckpt"), read_checkpoint(folder / "best.ckpt")
     module.on_load_checkpoint(kept)
     module.load_state_dict(kept["state_dict"], strict=True)
     model.cpu().eval()
-    score = best.best_model_score
     return FitResult(
         monitor=objective.monitor,
-        best=float(score) if score is not None else float("nan"),
+        best=float(end["callbacks"][best.state_key]["best_model_score"]),
         best_epoch=int(kept["epoch"]),
-        epochs=config.epochs,
-        steps=trainer.global_step,
+        epochs=int(end["epoch"]) + 1,
+        steps=int(end["global_step"]),
     )
+
+
+def _quiet() -> None:
+    """Silence what Lightning and torch say of choices that were made on purpose."""
+    warnings.filterwarnings("ignore", module="lightning")  # workers, batch sizes
+    warnings.filterwarnings("ignore", module="torchmetrics")  # small splits may lack a class
+    warnings.filterwarnings("ignore", message=".*(lr_scheduler|Checkpoint directory|isinstance|log directory).*")
+    warnings.filterwarnings(
+        "ignore", message="Grad strides do not match"
+    )  # depthwise kernels; costs nothing that shows
+    logging.getLogger("lightning").setLevel(logging.ERROR)
+
+
+_RUN_PARTS = {
+    "config": "training settings",
+    "kind": "task",
+    "classes": "classes",
+    "identity": "data or initial weights",
+}
 
 
 def _same_run(folder: Path, run: dict[str, Any]) -> None:
@@ -300,8 +367,8 @@ def _same_run(folder: Path, run: dict[str, Any]) -> None:
         if (stored := read_json(note, error=TrainingError)) != run:
             changed = [k for k in run if stored.get(k) != run[k]] if isinstance(stored, dict) else ["run.json"]
             raise TrainingError(
-                f"{folder} holds a run with another {', '.join(changed)}; it cannot be continued with this one. "
-                "Use another folder, or delete it to start afresh."
+                f"{folder} holds checkpoints of a run with other {', '.join(map(_RUN_PARTS.get, changed, changed))}; they cannot "
+                "be continued with this one. Name another folder (run=FOLDER), or delete this one to start afresh."
             )
     else:
         write_json(note, run)

@@ -9,8 +9,10 @@ from __future__ import annotations
 import multiprocessing as mp
 import os
 import queue
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -53,6 +55,39 @@ def run_jobs(
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
             return [f.result() for f in futures]
+
+
+class Relayed:
+    """A progress callback that can travel to another process; see `relay`."""
+
+    def __init__(self, messages: Any) -> None:
+        self.messages = messages
+
+    def __call__(self, fraction: float, line: str) -> None:
+        self.messages.put(("", fraction, line))
+
+
+@contextmanager
+def relay(progress: Progress | None) -> Iterator[Relayed | None]:
+    """A picklable stand-in for ``progress`` whose calls, from whatever process, arrive there; None for None."""
+    if progress is None:
+        yield None
+        return
+    with mp.get_context("spawn").Manager() as manager:
+        messages = manager.Queue()
+        over = threading.Event()
+
+        def listen() -> None:
+            while not over.wait(0.2):
+                _drain(messages, lambda _, fraction, line: progress(fraction, line))
+
+        listener = threading.Thread(target=listen, daemon=True)
+        listener.start()
+        try:
+            yield Relayed(messages)
+        finally:
+            over.set()
+            listener.join()
 
 
 def cores() -> int:

@@ -1,0 +1,117 @@
+"""Clouds in Sentinel-2 L2A (DrivenData and Radiant Earth 2022), in TorchGeo's layout (`torchgeo.datasets.CloudCoverDetection`)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from eosfm.bands import BandSet
+from eosfm.contracts import DataError
+from eosfm.data.chips import Splits
+from eosfm.data.folders import About, read_rows
+from eosfm.data.published.satellite_files import (
+    Layout,
+    held_out,
+    kept_apart,
+    read_tif,
+    relabel,
+    streamed,
+    zeros_to_nan,
+)
+
+FILES = ("B02", "B03", "B04", "B08")
+_HELD_OUT = 0.15
+_LAYOUT = Layout(
+    "Cloud cover",
+    "{train,test}/{train,test}_metadata.csv, {train,test}/{train,test}_features/<chip>/{B02,B03,B04,B08}.tif and "
+    "{train,test}/{train,test}_labels/<chip>.tif",
+    "22,728 chips of 512 x 512 pixels (below 48 GB), by azcopy sync from "
+    "https://radiantearth.blob.core.windows.net/mlhub/ref_cloud_cover_detection_challenge_v1/final: public to train/, "
+    "private to test/ (see torchgeo.datasets.CloudCoverDetection)",
+    "cloud-cover",
+)
+_ABOUT = About(
+    "Cloud cover",
+    BandSet.of("sentinel-2-l2a", ("B04", "B03", "B02"), "dn-1e4"),
+    "segmentation",
+    ("clear", "cloud"),
+    "CC-BY-4.0",
+    "Sentinel-2 Cloud Cover Segmentation Dataset (Radiant Earth 2022, doi:10.34911/rdnt.hfq6m7), chips of 512 x 512 pixels at "
+    "10 m, 2018 to 2020. Contains modified Copernicus Sentinel data.",
+)
+
+
+@dataclass(frozen=True)
+class _Read:
+    root: Path
+
+    def __call__(self, key: str, /) -> tuple[Tensor, Tensor]:
+        part, _, chip = key.split("/")
+        folder = self.root / part / f"{part}_features" / chip
+        bands = zeros_to_nan(np.concatenate([read_tif(folder / f"{name}.tif", 1) for name in FILES]))
+        label = _label(self.root, key)
+        y = relabel(read_tif(label, 1)[0], {0: 0, 1: 1}, str(label))
+        order = [FILES.index(name) for name in _ABOUT.bands.names]
+        return torch.from_numpy(bands[order]), torch.from_numpy(y)
+
+
+def cloud_cover(root: Path, *, seed: int = 0, limit: int | None = None) -> Splits:
+    """Cloud or clear: red, green, blue of Sentinel-2 L2A x 10000, float32 ``(3, 512, 512)``; labels int64 ``(512, 512)``.
+
+    The chips are of 2018 to 2020, before L2A values had an offset. Pixels that are 0 in all four files become NaN.
+
+    Test chips are the competition's private ones. 15 % of the training locations, drawn by ``seed``, are held out for
+    validation (the published code validates on the test chips); chips of a location of a later split are left out.
+
+    Args:
+        root: holds ``train/`` and ``test/``.
+        seed: of the validation locations, and of the draw of ``limit``.
+        limit: at most so many chips in each split.
+
+    Raises:
+        DataError: missing files, a table without chip_id and location, or (when they are read) other labels than 0 and 1.
+        RasterError: a damaged file (when it is read).
+    """
+    root = _LAYOUT.folder(root, *(f"{p}/{p}_metadata.csv" for p in ("train", "test")))
+    train, test = _keys(root, "train"), _keys(root, "test")
+    validation = held_out(map(_location, train), _HELD_OUT, seed, "Cloud cover")
+    parts, lost = kept_apart(
+        {
+            "train": [k for k in train if _location(k) not in validation],
+            "validation": [k for k in train if _location(k) in validation],
+            "test": test,
+        },
+        _location,
+        "location",
+        "Cloud cover",
+    )
+    rule = f"test: the competition's private chips; validation: {len(validation)} training locations, seed {seed}{lost}"
+    splits = streamed(_ABOUT, parts, _Read(root), (512, 512), rule, limit=limit, seed=seed)
+    for part in (splits.train, splits.validation, splits.test):
+        _LAYOUT.require(_label(root, key) for key in part.ids)
+    return splits
+
+
+def _keys(root: Path, part: str) -> list[str]:
+    """``part/location/chip`` of every row."""
+    table = root / part / f"{part}_metadata.csv"
+    keys = []
+    for row in read_rows(table, ("chip_id", "location")):
+        if not re.fullmatch(r"\w+", row["chip_id"]):
+            raise DataError(f"{table}: chip {row['chip_id']!r}; expected a name of letters and digits")
+        keys.append(f"{part}/{row['location'].replace('/', ' ')}/{row['chip_id']}")
+    return keys
+
+
+def _location(key: str) -> str:
+    return key.split("/")[1]
+
+
+def _label(root: Path, key: str) -> Path:
+    part, _, chip = key.split("/")
+    return root / part / f"{part}_labels" / f"{chip}.tif"

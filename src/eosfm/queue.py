@@ -1,0 +1,111 @@
+"""What `eosfm train` does: one specialist, or a queue of them, each with its own checkpoints and its own row of results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from eosfm.config import read_json, to_plain
+from eosfm.contracts import ConfigError, EosfmError
+from eosfm.data.files import open_data
+from eosfm.files import require_place, sha256_bytes, write_json
+from eosfm.runs import TrainRun
+from eosfm.specialists.card import SpecialistCard
+from eosfm.specialists.store import verify_specialist
+from eosfm.training.energy import EnergyMeter
+from eosfm.training.fit import train_specialist
+from eosfm.training.initial import start_from
+from eosfm.training.module import Progress
+from eosfm.training.parallel import Job, cores, run_jobs
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One row of a queue: the specialist's card, or the problem that kept it from being trained."""
+
+    name: str
+    card: SpecialistCard | None = None
+    problem: str = ""
+    warnings: tuple[str, ...] = ()
+    already: bool = False
+    """it lay in the zoo, trained with the same settings"""
+
+
+def train_run(
+    run: TrainRun, *, overwrite: bool = False, share: float = 1.0, progress: Progress | None = None
+) -> Trained:
+    """Train the specialist that ``run`` describes; a killed run continues.
+
+    Args:
+        run: see `TrainRun`.
+        overwrite: replace a specialist of the same name.
+        share: of the machine's energy that this process uses.
+        progress: called after each step.
+    """
+    require_place(run.zoo / run.name, overwrite=overwrite)
+    splits = open_data(run.data)
+    done = train_specialist(
+        splits, run.fit, run.zoo, name=run.name, description=run.description, head=run.head,
+        start=start_from(run.init, splits.train.bands, run.zoo, run.fit.seed), run=_folder(run),
+        meter=EnergyMeter(share=share), progress=progress, overwrite=overwrite,
+    )  # fmt: skip
+    write_json(_folder(run) / "done.json", {"settings": _settings(run), "weights": done.card.weights.sha256})
+    return Trained(run.name, done.card, warnings=tuple(splits.train.unit_warnings()))
+
+
+def train_queue(
+    runs: Sequence[TrainRun],
+    *,
+    overwrite: bool = False,
+    workers: int = 1,
+    progress: Callable[[str, float, str], None] | None = None,
+) -> list[Trained]:
+    """Train every run; what cannot be trained becomes a row with its problem and does not stop the others.
+
+    A specialist that the zoo holds from the same settings is not trained again, so a killed queue continues.
+
+    Args:
+        runs: in this order.
+        overwrite: replace specialists that were made with other settings, too.
+        workers: processes side by side (one CPU thread each); 1 trains one after another with all threads, 0 means one
+            process per core.
+        progress: called with name, fraction and line.
+
+    Raises:
+        ConfigError: two runs of one name in one zoo.
+    """
+    places = [run.zoo.resolve() / run.name for run in runs]
+    if twice := {p for p in places if places.count(p) > 1}:
+        raise ConfigError(f"two configurations train {', '.join(sorted(map(str, twice)))}; give each a name of its own")
+    count = min(workers or cores(), len(runs))
+    jobs = [Job(r.name, partial(_row, r, overwrite, 1 / max(1, count))) for r in runs]
+    return run_jobs(jobs, workers=count, progress=progress)
+
+
+def _row(run: TrainRun, overwrite: bool, share: float, progress: Progress | None = None) -> Trained:
+    try:
+        if (card := finished(run)) is not None:
+            return Trained(run.name, card, already=True)
+        return train_run(run, overwrite=overwrite, share=share, progress=progress)
+    except EosfmError as e:
+        return Trained(run.name, problem=str(e))
+
+
+def finished(run: TrainRun) -> SpecialistCard | None:
+    """The specialist's card, if it lies in the zoo, sound, and was trained with the settings of ``run``."""
+    note = _folder(run) / "done.json"
+    if not note.exists() or not (run.zoo / run.name / "card.json").exists():
+        return None
+    card = verify_specialist(run.zoo / run.name)
+    same = read_json(note) == {"settings": _settings(run), "weights": card.weights.sha256}
+    return card if same else None
+
+
+def _folder(run: TrainRun) -> Path:
+    return run.run or Path("runs") / run.name
+
+
+def _settings(run: TrainRun) -> str:
+    return sha256_bytes(repr(to_plain(run)).encode())

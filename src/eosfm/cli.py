@@ -10,7 +10,7 @@ from functools import wraps
 
 import typer
 
-from eosfm import commands
+from eosfm import commands, commands_zoo
 from eosfm._version import __version__
 from eosfm.contracts import EosfmError, missing_extra
 from eosfm.outcomes import Outcome
@@ -29,9 +29,13 @@ _EXTRA_OF = {
 
 COMMANDS: dict[str, Callable[..., Outcome]] = {
     "demo": commands.demo,
-    "zoo list": commands.zoo_list,
-    "zoo show": commands.zoo_show,
-    "zoo verify": commands.zoo_verify,
+    "zoo list": commands_zoo.zoo_list,
+    "zoo show": commands_zoo.zoo_show,
+    "zoo verify": commands_zoo.zoo_verify,
+    "zoo import": commands_zoo.zoo_import,
+    "zoo push": commands_zoo.zoo_push,
+    "zoo pull": commands_zoo.zoo_pull,
+    "zoo export-stac": commands_zoo.zoo_export_stac,
     "train": commands.train,
     "compose": commands.compose,
     "routes": commands.routes,
@@ -48,7 +52,7 @@ def make_app() -> typer.Typer:
     app = typer.Typer(
         help=about, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, rich_markup_mode=None
     )
-    groups = {"zoo": typer.Typer(help="List, show and verify specialists.", no_args_is_help=True)}
+    groups = {"zoo": typer.Typer(help="List, check, import and share specialists.", no_args_is_help=True)}
     for name, group in groups.items():
         app.add_typer(group, name=name)
     for words, function in COMMANDS.items():
@@ -114,7 +118,9 @@ def main() -> None:
         raise SystemExit(2) from None
     except SystemExit as e:
         if e.code == _TERMINATED:
-            typer.echo("stopped by SIGTERM; what was finished is kept, start the same command again to continue", err=True)
+            typer.echo(
+                "stopped by SIGTERM; what was finished is kept, start the same command again to continue", err=True
+            )
         raise
     except KeyboardInterrupt:
         typer.echo("interrupted; start the same command again to continue", err=True)

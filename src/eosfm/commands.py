@@ -5,16 +5,14 @@ Paths may be strings; results are returned, and printed by the command line (`eo
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from eosfm.contracts import ConfigError
 from eosfm.outcomes import Outcome, queue_outcome, scene_outcome, score_table
-
-if TYPE_CHECKING:
-    from eosfm.specialists.card import SpecialistCard
 
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Override settings: data.root=/data fit.epochs=5")
@@ -43,45 +41,6 @@ def demo(
 
     summary = run_demo(data=data, out=out, report=report, seed=seed, workers=workers, quick=quick)
     return Outcome(summary, lines=tuple(summary.lines))
-
-
-def zoo_list(zoo: ZooDir = Path("zoo")) -> Outcome:
-    """List the specialists of a zoo: bands, task, score, licence."""
-    from eosfm.specialists.zoo import list_zoo
-
-    rows = [("name", "bands", "task", "score (test)", "images", "licence")]
-    entries = list_zoo(zoo)
-    for e in entries:
-        c = e.card
-        score = f"{c.metrics[0].name} {c.metrics[0].value:.3f}" if c.metrics else "-"
-        rows.append((c.name, str(c.bandset()), c.task.kind, score, str(c.data.images), c.licence))
-    return Outcome([e.card for e in entries], table=tuple(rows), lines=(f"{len(entries)} specialists in {zoo}",))
-
-
-def zoo_show(zoo: ZooDir, name: Annotated[str, typer.Argument(help="Name of the specialist.")]) -> Outcome:
-    """Print a specialist's card."""
-    import yaml
-
-    from eosfm.config import to_plain
-    from eosfm.specialists.zoo import find
-
-    card: SpecialistCard = find(zoo, [name])[0].card
-    return Outcome(card, lines=(yaml.safe_dump(to_plain(card), sort_keys=False, allow_unicode=True).rstrip(),))
-
-
-def zoo_verify(
-    zoo: ZooDir = Path("zoo"),
-    names: Annotated[list[str] | None, typer.Argument(help="Only these; default all.")] = None,
-) -> Outcome:
-    """Check every card, hash and tensor of a zoo."""
-    from eosfm.specialists.zoo import verify_zoo
-
-    results = verify_zoo(zoo, names)
-    bad = [r for r in results if r[1]]
-    rows = [("specialist", "result"), *((n, p or "ok") for n, p in results)]
-    return Outcome(
-        results, table=tuple(rows), lines=(f"{len(results) - len(bad)} of {len(results)} are sound",), failed=bool(bad)
-    )
 
 
 def train(
@@ -210,7 +169,7 @@ def adapt(
     from eosfm.runs import AdaptRun, read_run
     from eosfm.specialists.store import load_specialist
     from eosfm.specialists.zoo import find
-    from eosfm.tasks.model import TaskSpec, save_task_model
+    from eosfm.tasks.model import TaskSpec, load_task_model, save_task_model
     from eosfm.training.energy import EnergyMeter
     from eosfm.training.fit import adapt_ensemble, data_info, training_info
     from eosfm.training.scoring import score
@@ -224,13 +183,24 @@ def adapt(
         kind=splits.train.kind, classes=splits.train.classes, chip_size=splits.train.size[-1], head=run.head,
         colours=run.colours,
     )  # fmt: skip
-    ensemble = Ensemble(
-        [load_specialist(e.folder) for e in find(run.zoo, run.specialists)], splits.train.bands,
-        statistics=splits.train.statistics(), rules=run.rules, fusion=run.fusion, normalise=run.normalise, seed=run.fit.seed,
-    )  # fmt: skip
+    start = None
+    if run.start is not None:
+        start, before = load_task_model(run.start, run.zoo)
+        ensemble, task = start.encoder, replace(task, head=before.task.head)
+        if splits.train.bands != ensemble.bands or splits.train.classes != before.task.classes:
+            raise ConfigError(
+                f"start: {run.start} reads {ensemble.bands} and predicts {', '.join(before.task.classes)}; "
+                f"the data are {splits.train.bands} with {', '.join(splits.train.classes)}"
+            )
+    else:
+        ensemble = Ensemble(
+            [load_specialist(e.folder) for e in find(run.zoo, run.specialists)], splits.train.bands,
+            statistics=splits.train.statistics(), rules=run.rules, fusion=run.fusion, normalise=run.normalise,
+            seed=run.fit.seed,
+        )  # fmt: skip
     with bar(f"adapting {run.name}") as progress:
         model, _, energy = adapt_ensemble(
-            ensemble, splits, task, run.fit, cache=run.cache, run=run.run or Path("runs") / run.name,
+            ensemble, splits, task, run.fit, cache=run.cache, start=start, run=run.run or Path("runs") / run.name,
             meter=EnergyMeter(), progress=progress, label=run.name,
         )  # fmt: skip
     result = score(model, splits.test, run.fit.seed)

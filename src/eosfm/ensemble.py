@@ -150,6 +150,27 @@ class Ensemble(nn.Module):
         new.register_buffer("gates", self.gates[kept].clone(), persistent=False)
         return new
 
+    def extended(self, specialists: Sequence[Specialist]) -> Ensemble:
+        """A larger ensemble with ``specialists`` added: the same output, because their fusion weights start at 0.
+
+        Raises:
+            ConfigError: a fusion that has no weights to start at 0.
+            ZooError: a name that is already there.
+            BandError: none of ``specialists`` can read the input.
+        """
+        more = Ensemble(specialists, self.bands, statistics=self.statistics, rules=self.rules)
+        if twice := {c.name for c in self.cards} & {c.name for c in more.cards}:
+            raise ZooError(f"the ensemble already has {', '.join(sorted(twice))}")
+        new = object.__new__(Ensemble)
+        nn.Module.__init__(new)
+        new.bands, new.statistics, new.rules = self.bands, self.statistics, self.rules
+        new.views, new.skipped = [*self.views, *more.views], [*self.skipped, *more.skipped]
+        new.cards, new.encoders = [*self.cards, *more.cards], nn.ModuleList([*self.encoders, *more.encoders])
+        new._encoder_of = [*self._encoder_of, *(len(self.cards) + e for e in more._encoder_of)]
+        new.fusion, new.fusion_trained = self.fusion.widened(len(more.views)), self.fusion_trained
+        new.register_buffer("gates", torch.cat([self.gates, more.gates.to(self.gates)]), persistent=False)
+        return new
+
     def _views_of(self, names: Iterable[str]) -> set[int]:
         names = list(names)
         valid = {v.specialist for v in self.views} | {v.name for v in self.views}

@@ -47,6 +47,8 @@ class AdaptRun:
     data: DataConfig
     fit: FitConfig = FitConfig(epochs=80, batch_size=8, learning_rate=5e-4)
     head: HeadConfig = HeadConfig()
+    start: Path | None = None
+    """a task model to train further, with its specialists, fusion, head and statistics"""
     cache: bool = True
     """compute frozen features once, in memory; excludes augmentation"""
     colours: tuple[str, ...] = ()

@@ -20,8 +20,16 @@ from eosfm.data.real import READERS
 from eosfm.seeding import purpose_seed
 
 PUBLISHED: dict[str, str] = {
+    "bigearthnet-v2": "bigearthnet_v2:bigearthnet_v2",
+    "bigearthnet-v2-rgb": "bigearthnet_v2:bigearthnet_v2_rgb",
+    "bigearthnet-v2-s1": "bigearthnet_v2:bigearthnet_v2_s1",
+    "caffe-full": "caffe:caffe_full",
+    "cloud-cover": "cloud_cover:cloud_cover",
+    "etci2021": "etci2021:etci2021",
     "eurosat-s2": "eurosat:eurosat_s2",
     "eurosat-s2-spatial": "eurosat:eurosat_s2_spatial",
+    "kenya-croptype": "kenya:kenya_croptype",
+    "oscd": "oscd:oscd",
     "sen12ms-all": "sen12ms:sen12ms_all",
     "sen12ms-rgb": "sen12ms:sen12ms_rgb",
     "sen12ms-s1": "sen12ms:sen12ms_s1",

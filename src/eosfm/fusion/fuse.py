@@ -73,6 +73,21 @@ class Fusion(nn.Module):
         new.norms = nn.ModuleList(deepcopy(self.norms[v]) for v in keep)  # running statistics are its own
         return new
 
+    def widened(self, extra: int) -> Fusion:
+        """A fusion of ``extra`` more views at the end, whose weights start at 0: the same output until it is trained.
+
+        Raises:
+            ConfigError: a fusion without weights, whose output a new view changes at once.
+        """
+        raise ConfigError(
+            f"a {self.name} fusion has no weights that could start at 0: a new view would change its output at once. "
+            "Compose a new ensemble instead."
+        )
+
+    def _with_norms_of(self, old: Fusion) -> None:
+        for v, norm in enumerate(old.norms):
+            self.norms[v] = deepcopy(norm)
+
 
 class Conv1x1(Fusion):
     """A linear 1x1 convolution per level to one encoder's width: ``sum(views) * c * c + c`` parameters (paper 3.1)."""
@@ -94,6 +109,15 @@ class Conv1x1(Fusion):
         assert isinstance(new, Conv1x1)
         for ours, theirs, c in zip(self.convs, new.convs, PYRAMID_CHANNELS, strict=True):
             _copy_columns(ours, theirs, keep, c)
+        return new
+
+    def widened(self, extra: int) -> Fusion:
+        """See `Fusion.widened`."""
+        with seeded(0):
+            new = type(self)(self.views + extra, self.normalise)
+        new._with_norms_of(self)
+        for ours, theirs in zip(self.convs, new.convs, strict=True):
+            _append_zeros(ours, theirs)
         return new
 
 
@@ -119,6 +143,16 @@ class MLP(Fusion):
         assert isinstance(new, MLP)
         for ours, theirs, c in zip(self.mlps, new.mlps, PYRAMID_CHANNELS, strict=True):
             _copy_columns(ours[0], theirs[0], keep, c)  # type: ignore[index]
+            theirs[2] = deepcopy(ours[2])  # type: ignore[index, operator]
+        return new
+
+    def widened(self, extra: int) -> Fusion:
+        """See `Fusion.widened`."""
+        with seeded(0):
+            new = type(self)(self.views + extra, self.normalise)
+        new._with_norms_of(self)
+        for ours, theirs in zip(self.mlps, new.mlps, strict=True):
+            _append_zeros(ours[0], theirs[0])  # type: ignore[index]
             theirs[2] = deepcopy(ours[2])  # type: ignore[index, operator]
         return new
 
@@ -183,4 +217,12 @@ def _copy_columns(source: nn.Module, target: nn.Module, keep: Sequence[int], cha
     assert isinstance(weight, Tensor) and isinstance(bias, Tensor)
     # new parameters instead of copies into the old ones: they keep the precision and the device of the source
     target.weight = nn.Parameter(weight.detach()[:, columns.to(weight.device)].clone())
+    target.bias = nn.Parameter(bias.detach().clone())
+
+
+def _append_zeros(source: nn.Module, target: nn.Module) -> None:
+    weight, wide, bias = source.weight, target.weight, source.bias
+    assert isinstance(weight, Tensor) and isinstance(wide, Tensor) and isinstance(bias, Tensor)
+    more = weight.new_zeros(weight.shape[0], wide.shape[1] - weight.shape[1], 1, 1)
+    target.weight = nn.Parameter(torch.cat([weight.detach(), more], 1))
     target.bias = nn.Parameter(bias.detach().clone())

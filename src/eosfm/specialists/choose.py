@@ -25,8 +25,9 @@ def list_zoos(zoos: Sequence[Path]) -> list[ZooEntry]:
     found: dict[str, ZooEntry] = {}
     seen: dict[Path, Path] = {}
     for zoo in zoos:
-        if (first := seen.setdefault(zoo.resolve(), zoo)) is not zoo:
-            raise ZooError(f"{zoo} is named twice" + (f" (also as {first})" if first != zoo else ""))
+        if (place := zoo.resolve()) in seen:
+            raise ZooError(f"{zoo} is named twice" + (f" (also as {seen[place]})" if seen[place] != zoo else ""))
+        seen[place] = zoo
         for entry in list_zoo(zoo):
             if entry.card.name in found:
                 raise ZooError(

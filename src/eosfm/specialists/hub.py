@@ -25,7 +25,8 @@ from eosfm.specialists.licences import allows_commercial_use, combine
 from eosfm.specialists.store import CARD, WEIGHTS, load_specialist, verify_specialist
 from eosfm.specialists.zoo import find
 
-INDEX = "zoo.json"
+INDEX, README = "zoo.json", "README.md"
+_OURS = "<!-- written by eosfm zoo push -->"
 MAX_FILE = 64 << 20
 """Bytes of one file of a specialist; an encoder has 13.6 million and a card thousands."""
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
@@ -34,10 +35,15 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 @record
 class IndexEntry:
-    """A specialist of the repository: hash of its weights, and `SpecialistCard.reading`."""
+    """A specialist of the repository: what identifies it, and what a visitor wants to know."""
 
     sha256: str
+    """of its weights"""
     reading: str
+    """`SpecialistCard.reading`"""
+    bands: str
+    task: str
+    licence: str
 
 
 @record
@@ -82,7 +88,7 @@ class HuggingFace:
         from huggingface_hub import HfApi
 
         with _said(f"cannot ask for {revision} of {repo}"):
-            return str(HfApi().repo_info(repo, revision=revision).sha)
+            return str(HfApi().model_info(repo, revision=revision).sha)
 
     def create(self, repo: str, public: bool) -> None:
         """Make the repository where it does not exist; a new one is private unless ``public``."""
@@ -98,7 +104,7 @@ class HuggingFace:
         offline = constants.HF_HUB_OFFLINE
         if not offline:
             with _said(f"cannot list {repo} at {commit}"):
-                info = HfApi().repo_info(repo, revision=commit, files_metadata=True)
+                info = HfApi().model_info(repo, revision=commit, files_metadata=True)
             for f in info.siblings or []:
                 if f.rfilename in files and (f.size or 0) > MAX_FILE:
                     raise CorruptArtifact(f"{repo}: {f.rfilename} has {f.size} bytes; a specialist's files have fewer")
@@ -143,9 +149,10 @@ def push(
         load_specialist(folder)
     hub.create(repo, public)
     parent = hub.head(repo, "main")
-    there = _index(hub.fetch(repo, parent, [INDEX]), f"{repo} at {parent}", missing_is_empty=True)
-    new = {c.name: IndexEntry(sha256=c.weights.sha256, reading=c.reading) for _, c in entries}
-    unchanged = tuple(n for n, i in new.items() if there.get(n) == i)
+    before = hub.fetch(repo, parent, [INDEX, README])
+    there = _index(before, f"{repo} at {parent}", missing_is_empty=True)
+    new = {c.name: _entry(c) for _, c in entries}
+    unchanged = tuple(n for n in new if n in there and _same(there[n], new[n]))
     if clash := [n for n in new if n in there and n not in unchanged and not overwrite]:
         raise ZooError(
             f"{repo} holds another specialist called {', '.join(clash)}; rename yours, or replace it (--overwrite)"
@@ -161,8 +168,9 @@ def push(
                 shutil.copyfile(folder / file, staged / card.name / file)
         index = HubIndex(specialists={**there, **new})
         (staged / INDEX).write_text(json.dumps(to_plain(index), indent=1, sort_keys=True) + "\n", encoding="utf-8")
-        if not there:
-            (staged / "README.md").write_text(_readme(repo, [c for _, c in todo]), encoding="utf-8")
+        readme = before / README
+        if not readme.is_file() or _OURS in readme.read_text(encoding="utf-8", errors="replace"):
+            (staged / README).write_text(_readme(repo, index), encoding="utf-8")
         commit = hub.upload(repo, staged, f"eosfm: {', '.join(c.name for _, c in todo)}", parent)
     return Pushed(commit, tuple(c.name for _, c in todo), unchanged)
 
@@ -211,7 +219,7 @@ def _take(source: Path, target: Path, name: str, promised: IndexEntry, overwrite
         _, card = load_specialist(tmp)
         if card.name != name:
             raise CorruptArtifact(f"{name}: its card says it is {card.name!r}")
-        if (card.weights.sha256, card.reading) != (promised.sha256, promised.reading):
+        if not _same(_entry(card), promised):
             raise CorruptArtifact(f"{name}: card or weights are not those of the repository's {INDEX}")
     return card
 
@@ -246,10 +254,13 @@ def _said(what: str) -> Iterator[None]:
     from huggingface_hub.errors import CachedRepoTreeNotFoundError, EntryNotFoundError, HfHubHTTPError
 
     # A failed connection is an error of the HTTP library under it, whose name changed twice: take its root class from here.
-    roots = tuple(c for c in HfHubHTTPError.__mro__ if c not in (Exception, BaseException, object))
+    roots = [c for c in HfHubHTTPError.__mro__ if issubclass(c, Exception) and c is not Exception]
+    failures: tuple[type[Exception], ...] = (
+        *roots, EntryNotFoundError, CachedRepoTreeNotFoundError, OSError, ValueError,
+    )  # fmt: skip
     try:
         yield
-    except (*roots, EntryNotFoundError, CachedRepoTreeNotFoundError, OSError, ValueError) as e:
+    except failures as e:
         first = (str(e).strip().splitlines() or [""])[0][:300]
         raise ZooError(
             f"{what}: {type(e).__name__}: {first}\nCheck the name, `hf auth whoami` and the network; without network, pull "
@@ -257,13 +268,27 @@ def _said(what: str) -> Iterator[None]:
         ) from None
 
 
-def _readme(repo: str, cards: Sequence[SpecialistCard]) -> str:
-    licence = combine(*(c.licence for c in cards))
-    rows = "\n".join(f"| {c.name} | {c.bandset()} | {c.task.kind} | {c.licence} |" for c in cards)
-    use = "allow" if allows_commercial_use(licence) else "do not all allow, or are not known to allow,"
+def _entry(card: SpecialistCard) -> IndexEntry:
+    return IndexEntry(
+        sha256=card.weights.sha256,
+        reading=card.reading,
+        bands=str(card.bandset()),
+        task=card.task.kind,
+        licence=card.licence,
+    )
+
+
+def _same(a: IndexEntry, b: IndexEntry) -> bool:
+    return (a.sha256, a.reading) == (b.sha256, b.reading)
+
+
+def _readme(repo: str, index: HubIndex) -> str:
+    licence = combine(*(i.licence for i in index.specialists.values()))
+    rows = "\n".join(f"| {n} | {i.bands} | {i.task} | {i.licence} |" for n, i in sorted(index.specialists.items()))
+    use = "allow" if allows_commercial_use(licence) else "do not all allow, or are not all known to allow,"
     return (
         "---\nlibrary_name: eosfm\ntags: [earth-observation, feature-extraction]\nlicense: other\n"
-        f"license_name: {json.dumps(licence)}\n---\n\nSpecialists for `eosfm`, each with its own licence; together they {use} "
-        f"commercial use.\n\n| specialist | bands | task | licence |\n|---|---|---|---|\n{rows}\n\n"
+        f"license_name: {json.dumps(licence)}\n---\n{_OURS}\n\nSpecialists for `eosfm`, each with its own licence; together "
+        f"they {use} commercial use.\n\n| specialist | bands | task | licence |\n|---|---|---|---|\n{rows}\n\n"
         f"    eosfm zoo pull {repo} --revision COMMIT --to zoo\n"
     )

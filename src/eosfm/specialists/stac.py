@@ -13,7 +13,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from eosfm.config import read_json
 from eosfm.contracts import PYRAMID_CHANNELS, PYRAMID_STRIDES, CardError
 from eosfm.files import write_json
 from eosfm.specialists.card import SpecialistCard
@@ -81,7 +80,7 @@ def stac_item(card: SpecialistCard, place: str) -> dict[str, Any]:
         {"type": "z-score", "mean": m, "stddev": s}
         for m, s in zip(card.statistics.mean, card.statistics.std, strict=True)
     ]
-    tasks = TASKS[card.task.kind]
+    tasks = TASKS.get(card.task.kind, [])
     size = card.chip_size
     outputs = [
         {
@@ -109,7 +108,7 @@ def stac_item(card: SpecialistCard, place: str) -> dict[str, Any]:
             "eosfm:licence": card.licence,
             "eosfm:data_licence": card.data.licence,
             "bands": list(described.values()),
-            "mlm:name": card.name if card.name[0].isalpha() else f"eosfm-{card.name}",
+            "mlm:name": _mlm_name(card.name),
             "mlm:architecture": "ConvNeXtV2-Atto",
             "mlm:framework": "PyTorch",
             "mlm:tasks": tasks,
@@ -151,6 +150,11 @@ def stac_item(card: SpecialistCard, place: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _mlm_name(name: str) -> str:
+    plain = name.replace("+", "-plus").rstrip("._-")
+    return plain if re.fullmatch(_NAME, plain) else f"eosfm-{plain}"
+
+
 def problems(item: Any) -> list[str]:
     """What in ``item`` breaks STAC 1.1 or MLM 1.5, as far as it is restated here; empty where nothing does."""
     if not isinstance(item, dict) or not isinstance(item.get("properties"), dict):
@@ -168,14 +172,7 @@ def problems(item: Any) -> list[str]:
     return out + _wrong_assets(item.get("assets"))
 
 
-def read_item(path: Path) -> dict[str, Any]:
-    """The item at ``path``; `CardError` names everything that `problems` finds."""
-    item: dict[str, Any] = read_json(path, error=CardError)
-    if found := problems(item):
-        raise CardError(f"{path}: {'; '.join(found)}")
-    return item
-
-
+_NAME = r"[a-zA-Z][a-zA-Z0-9_.\-\s]+[a-zA-Z0-9]"
 _FIXED = {"type": "Feature", "stac_version": "1.1.0"}
 _REQUIRED = ("datetime", "mlm:name", "mlm:architecture", "mlm:tasks", "mlm:input", "mlm:output")
 _KNOWN = {
@@ -198,7 +195,7 @@ def _wrong_properties(p: dict[str, Any]) -> list[str]:
         aware = False
     if not aware:
         out.append(f"datetime is {p['datetime']!r}, expected a date and time with its zone")
-    if not re.fullmatch(r"[a-zA-Z][a-zA-Z0-9_.\-\s]+[a-zA-Z0-9]", str(p["mlm:name"])):
+    if not re.fullmatch(_NAME, str(p["mlm:name"])):
         out.append(f"mlm:name is {p['mlm:name']!r}, expected a letter first and a letter or digit last")
     if unknown := sorted(set(p["mlm:tasks"]) - _MLM_TASKS):
         out.append(f"mlm:tasks has {', '.join(unknown)}")

@@ -27,7 +27,8 @@ from eosfm.ensemble import Ensemble
 from eosfm.files import atomic_folder, sha256_file
 from eosfm.specialists.card import DataInfo, Metric, TrainingInfo
 from eosfm.specialists.encoder import MIN_SIZE
-from eosfm.specialists.store import read_tensors, require_file, write_tensors
+from eosfm.specialists.store import load_specialist, read_tensors, require_file, write_tensors
+from eosfm.specialists.zoo import find
 from eosfm.tasks.heads import PixelHead, SceneHead
 from eosfm.tasks.kinds import IGNORE, KINDS
 
@@ -180,6 +181,24 @@ def load_task_model(folder: Path, zoo: Path | None = None) -> tuple[TaskModel, T
     load_trainable(model, read_tensors(folder / WEIGHTS), str(folder / WEIGHTS))
     ensemble.fusion_trained = True
     return model.eval(), card
+
+
+def extend_task_model(folder: Path, names: Sequence[str], output: Path, zoo: Path | None = None) -> TaskCard:
+    """The task model in ``folder`` with the specialists ``names`` of its zoo added, stored in ``output``.
+
+    It predicts exactly what it did: the new fusion weights are 0 until it is adapted further (``start`` of an adapt file).
+
+    Raises:
+        ZooError: an unknown name, or one that is already in the ensemble.
+        BandError: none of them can read the model's input.
+    """
+    model, card = load_task_model(folder, zoo)
+    where = zoo or (folder / read_manifest(folder / MANIFEST).zoo).resolve()
+    wider = TaskModel(model.encoder.extended([load_specialist(e.folder) for e in find(where, names)]), card.task)
+    wider.head.load_state_dict(model.head.state_dict(), strict=True)
+    return save_task_model(
+        wider.eval(), output, where, name=card.name, data=card.data, training=card.training, metrics=card.metrics
+    )
 
 
 def load_trainable(model: nn.Module, tensors: dict[str, Tensor], where: str) -> None:

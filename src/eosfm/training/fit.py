@@ -139,6 +139,7 @@ def adapt_ensemble(
     config: FitConfig,
     *,
     cache: bool = True,
+    start: TaskModel | None = None,
     run: Path | None = None,
     meter: EnergyMeter | None = None,
     progress: Progress | None = None,
@@ -153,6 +154,7 @@ def adapt_ensemble(
         config: see `FitConfig`.
         cache: compute the frozen features once and keep them in memory, which gives the same result many times faster;
             it excludes augmentation.
+        start: a model around ``ensemble`` whose fusion and head are trained further; default a new head.
         run: folder of checkpoints and logs; a killed run continues from it.
         meter: measures energy where given.
         progress: called after each step.
@@ -166,10 +168,10 @@ def adapt_ensemble(
     if cache and (config.augment or config.zoom):
         raise ConfigError("cached features cannot be augmented: set cache: false, or augment: false and zoom: 0")
     with seeded(purpose_seed(config.seed, "head")):
-        model = TaskModel(ensemble, task)
+        model = start or TaskModel(ensemble, task)
     identity = splits.train.sha256() + fingerprint(model)
     with _folder(run) as folder, meter.measure(label) if meter else nullcontext(Energy()) as energy:
-        start = time.perf_counter()
+        began = time.perf_counter()
         if cache:
             train = cache_features(ensemble, splits.train, progress, f"{label}: frozen features, training chips")
             check = cache_features(ensemble, splits.validation, progress, f"{label}: frozen features, validation chips")
@@ -179,7 +181,7 @@ def adapt_ensemble(
             folder=folder, forward=partial(model.from_features, size=splits.train.size) if cache else None,
             progress=progress, label=label, identity=identity,
         )  # fmt: skip
-        energy.seconds = time.perf_counter() - start
+        energy.seconds = time.perf_counter() - began
     ensemble.fusion_trained = True
     return model, result, energy
 

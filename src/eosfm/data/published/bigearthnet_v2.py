@@ -58,7 +58,7 @@ class _Read:
 
 
 def bigearthnet_v2_s1(root: Path, *, seed: int = 0, limit: int | None = None) -> Splits:
-    """Sentinel-1 in dB, VV, VH, VH as a three-channel specialist reads it: float32 ``(3, 128, 128)``. Else as `bigearthnet_v2`."""
+    """Sentinel-1 in dB, VV, VH, VH as three-channel specialists read it: float32 ``(3, 128, 128)``; see `bigearthnet_v2`."""
     return _splits(root, "BigEarthNet v2 S1", BandSet.of("sentinel-1", ("VV", "VH", "VH"), "db"), seed, limit)
 
 
@@ -130,7 +130,7 @@ def _metadata(table: Path) -> list[tuple[str, str, str, list[str]]]:
         rows = read_rows(table, _COLUMNS)
         return [(r["patch_id"], r["s1_name"], r["split"], r["labels"].split("|")) for r in rows]
     try:
-        import pandas
+        import pandas  # type: ignore[import-untyped]
 
         frame = pandas.read_parquet(table)
     except ImportError as e:
@@ -167,7 +167,6 @@ def _band(path: Path) -> Field:
     if values.shape not in {(1, n, n) for n in (20, 60, SIDE)}:
         raise DataError(f"{path}: shape {values.shape}; expected one band of 20, 60 or {SIDE} pixels square")
     if values.shape[1] == SIDE:
-        return values[0]
+        return np.asarray(values[0], np.float32)
     resized = F.interpolate(torch.from_numpy(values)[None], size=(SIDE, SIDE), mode="bilinear", align_corners=False)
-    out: Field = resized[0, 0].numpy()
-    return out
+    return np.asarray(resized[0, 0].numpy(), np.float32)

@@ -28,7 +28,7 @@ from eosfm.data.published.satellite_files import (
 _SIDE = 512
 _ZONES = {0: 0, 64: 1, 127: 2, 254: 3}
 """grey value of ``zones`` -> class (TorchGeo's ``CaFFe.px_class_values_zones``)"""
-_NAME = re.compile(r"(\w+?)_zones_([\w-]*)\.png")
+_NAME = re.compile(r"[\w-]+_zones_[\w-]*\.png")
 _FOLDERS = {"train": "train", "validation": "val", "test": "test"}
 _LAYOUT = Layout(
     "CaFFe",

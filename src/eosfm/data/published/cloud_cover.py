@@ -1,4 +1,4 @@
-"""Clouds in Sentinel-2 L2A (DrivenData and Radiant Earth 2022), in TorchGeo's layout (`torchgeo.datasets.CloudCoverDetection`)."""
+"""Clouds in Sentinel-2 L2A (DrivenData and Radiant Earth 2022), in the layout of TorchGeo's `CloudCoverDetection`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Crop types of fields in western Kenya, 2019 (CV4A at ICLR 2020), in TorchGeo's layout (`torchgeo.datasets.CV4AKenyaCropType`)."""
+"""Crop types of fields in western Kenya, 2019 (CV4A at ICLR 2020), in the layout of TorchGeo's `CV4AKenyaCropType`."""
 
 from __future__ import annotations
 

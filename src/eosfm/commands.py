@@ -209,7 +209,7 @@ def adapt(
         training=training_info("frozen ensemble", run.fit, energy), metrics=result.metrics, overwrite=overwrite,
     )  # fmt: skip
     skipped = [f"skipped {s.specialist}: {s.reason}" for s in ensemble.skipped]
-    warnings = [f"warning: {w}" for w in splits.train.unit_warnings()]
+    warnings = [f"warning: {w}" for w in (*splits.train.unit_warnings(), *splits.train.label_warnings())]
     return Outcome(card, table=score_table(result, splits), lines=(*warnings, *skipped, f"stored {folder}"))
 
 

@@ -38,7 +38,7 @@ def zoo_list(
 
     if licence not in (None, "commercial"):
         raise ConfigError(f"--licence {licence!r}; known: commercial")
-    folders = [Path(z) for z in ([zoos] if isinstance(zoos, (str, Path)) else zoos or ["zoo"])]
+    folders = [Path(z) for z in zoos or [Path("zoo")]]
     entries = list_zoos(folders)
     kept, left = choose(
         entries,

@@ -52,7 +52,8 @@ def train_run(
         meter=EnergyMeter(share=share), progress=progress, overwrite=overwrite,
     )  # fmt: skip
     write_json(_folder(run) / "done.json", {"settings": _settings(run), "weights": done.card.weights.sha256})
-    return Trained(run.name, done.card, warnings=tuple(splits.train.unit_warnings()))
+    found = (*splits.train.unit_warnings(), *splits.train.label_warnings())
+    return Trained(run.name, done.card, warnings=found)
 
 
 def train_queue(

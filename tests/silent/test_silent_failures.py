@@ -384,5 +384,5 @@ def test_settings_that_spoil_a_model_only_later_are_refused_at_once():
         with pytest.raises(ValueError, match=r"name of its own|#rrggbb"):
             TaskSpec(**({"kind": "segmentation", "chip_size": 32} | bad))
     for bad in ({"workers": -1}, {"class_weights": (0.0, 0.0)}, {"warmup": 5.0}, {"seed": 10**23}):
-        with pytest.raises(ValueError, match=r"workers|class_weights|seed"):
+        with pytest.raises(ValueError, match=r"workers|class_weights|warmup|seed"):
             FitConfig(**bad)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from eosfm.bands import BandSet
 from eosfm.contracts import DataError
+from eosfm.data.footprints import Footprint, require_apart
 from eosfm.data.labels import require_labels
 from eosfm.inference.plausibility import unit_warnings
 from eosfm.seeding import purpose_seed
@@ -40,6 +41,8 @@ class Chips:
     source: str = ""
     ids: tuple[str, ...] = field(default=())
     """one per chip; no id may occur in two splits"""
+    footprints: tuple[Footprint, ...] = ()
+    """one per chip where it is known where they lie; no place may occur in two splits"""
 
     def __post_init__(self) -> None:
         n = len(self.images)
@@ -63,6 +66,8 @@ class Chips:
             raise DataError(f"{self.name}: {len(self.ids)} ids, {len(set(self.ids))} different ones, for {n} chips")
         if not self.ids:
             object.__setattr__(self, "ids", tuple(f"{self.name}/{i}" for i in range(n)))
+        if len(self.footprints) not in (0, n):
+            raise DataError(f"{self.name}: {len(self.footprints)} footprints for {n} chips")
         require_labels(self.kind, self.labels, len(self.classes), self.name)
 
     def __len__(self) -> int:
@@ -87,7 +92,10 @@ class Chips:
         """The chips at ``indices``, in that order."""
         i = torch.as_tensor(list(indices), dtype=torch.long)
         ids = tuple(self.ids[j] for j in i.tolist())
-        return replace(self, images=self.images[i], labels=self.labels[i], ids=ids, name=name or self.name)
+        places = tuple(self.footprints[j] for j in i.tolist()) if self.footprints else ()
+        return replace(
+            self, images=self.images[i], labels=self.labels[i], ids=ids, footprints=places, name=name or self.name
+        )
 
     def statistics(self) -> BandStatistics:
         """Mean and std per band over valid pixels, in the declared units."""
@@ -98,6 +106,14 @@ class Chips:
         some = self.images[:: max(1, len(self) // 64)].float().transpose(0, 1).flatten(1)
         valid = some[:, some.isfinite().all(0)][:, :200_000]
         return unit_warnings(self.bands, valid.numpy(), nodata_known=True)
+
+    def label_warnings(self) -> list[str]:
+        """A sentence naming the classes that no label has: nothing can be learnt of them."""
+        if self.kind == "regression":
+            return []
+        seen = self.labels.any(0).nonzero()[:, 0] if self.kind == "multilabel" else torch.unique(self.labels)
+        absent = [c for i, c in enumerate(self.classes) if i not in set(seen.tolist())]
+        return [f"{self.name}: no label is {', '.join(map(repr, absent))}"] if absent else []
 
     def sha256(self) -> str:
         """Hash of pixels, labels, bands and classes: two runs with equal hashes saw equal data."""
@@ -136,6 +152,7 @@ class ChipSet(Protocol):
     def subset(self, indices: Sequence[int], name: str | None = None) -> ChipSet: ...
     def statistics(self) -> BandStatistics: ...
     def unit_warnings(self) -> list[str]: ...
+    def label_warnings(self) -> list[str]: ...
     def sha256(self) -> str: ...
 
 
@@ -144,7 +161,7 @@ class Splits:
     """Training, validation and test data that share bands and classes and no chip.
 
     Raises:
-        DataError: a chip in two splits, or splits that disagree on bands or classes.
+        DataError: a chip or a place in two splits, or splits that disagree on bands or classes.
     """
 
     train: ChipSet
@@ -166,6 +183,8 @@ class Splits:
                     raise DataError(
                         f"chip {i!r} is in both the {seen[i]} and the {name} split; scores would be worthless"
                     )
+        placed = {name: (p.ids, f) for name, p in parts.items() if (f := getattr(p, "footprints", ()))}
+        require_apart(placed)
 
 
 def split_indices(

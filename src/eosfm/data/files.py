@@ -20,6 +20,7 @@ from eosfm.config import record
 from eosfm.contracts import DataError, missing_extra
 from eosfm.data.catalogue import open_dataset
 from eosfm.data.chips import Chips, Splits
+from eosfm.data.footprints import Footprint
 from eosfm.data.worlds import synthetic_splits
 from eosfm.inference.raster import RasterFile
 from eosfm.inference.scene import SceneReader
@@ -113,22 +114,23 @@ def _chip_folder(config: DataConfig, bands: BandSet, part: str) -> Chips:
         raise DataError(
             f"{folder / 'images'}: no *.tif files; expected {config.root}/{{{','.join(PARTS)}}}/{{images,labels}}/*.tif"
         )
-    xs, ys, ids = [], [], []
+    xs, ys, ids, places = [], [], [], []
     for path in images:
         label = folder / "labels" / path.name
         if not label.exists():
             raise DataError(f"{path}: no label raster; expected {label}")
-        for x, y, at in _pair(config, bands, path, label):
+        for x, y, at, place in _pair(config, bands, path, label):
             xs.append(x)
             ys.append(y)
             ids.append(f"{path.name}[{at}]")
-    return _chips(config, bands, xs, ys, [f"{part}/{i}" for i in ids], part)
+            places.append(place)
+    return _chips(config, bands, xs, ys, [f"{part}/{i}" for i in ids], part, places)
 
 
 def _scene(config: DataConfig, bands: BandSet) -> Splits:
     assert config.image is not None and config.labels is not None
     cut = list(_pair(config, bands, config.image, config.labels))
-    rows = sorted({at[0] for _, _, at in cut})
+    rows = sorted({at[0] for _, _, at, _ in cut})
     if len(rows) < 6:
         raise DataError(
             f"{config.image}: {len(rows)} rows of {config.chip_size} px chips; a split into stripes with gaps needs 6. "
@@ -143,9 +145,10 @@ def _scene(config: DataConfig, bands: BandSet) -> Splits:
     }
     parts = []
     for part in PARTS:
-        some = [(x, y, at) for x, y, at in cut if at[0] in stripes[part] and bool((_valid(config, y)).any())]
-        ids = [f"{config.image.name}[{at}]" for _, _, at in some]
-        parts.append(_chips(config, bands, [x for x, _, _ in some], [y for _, y, _ in some], ids, part))
+        some = [(x, y, at, p) for x, y, at, p in cut if at[0] in stripes[part] and bool((_valid(config, y)).any())]
+        xs, ys = [x for x, _, _, _ in some], [y for _, y, _, _ in some]
+        ids = [f"{config.image.name}[{at}]" for _, _, at, _ in some]
+        parts.append(_chips(config, bands, xs, ys, ids, part, [p for _, _, _, p in some]))
     rule = "horizontal stripes of one scene (60/20/20 %), a row of chips left out between them"
     return Splits(parts[0], parts[1], parts[2], rule=rule)
 
@@ -156,7 +159,7 @@ def _valid(config: DataConfig, y: Tensor) -> Tensor:
 
 def _pair(
     config: DataConfig, bands: BandSet, image: Path, label: Path
-) -> Iterator[tuple[Tensor, Tensor, tuple[int, int]]]:
+) -> Iterator[tuple[Tensor, Tensor, tuple[int, int], Footprint | None]]:
     """Chips of an image with its label raster; remainders are kept by moving the last chip inwards."""
     declared = BandSet.parse(config.file_bands) if config.file_bands else None
     size = config.chip_size
@@ -178,9 +181,18 @@ def _pair(
             for top in _starts(scene.height, size):
                 for left in _starts(scene.width, size):
                     y = _labels(config, truth, label, top, left)
-                    yield scene.read(top, left, size, size), y, (top, left)
+                    yield scene.read(top, left, size, size), y, (top, left), _footprint(scene, top, left, size)
         finally:
             truth.close()
+
+
+def _footprint(scene: SceneReader, top: int, left: int, size: int) -> Footprint | None:
+    """None where the scene is not placed, or rotated, so that boxes of neighbours would overlap."""
+    t = scene.where.transform
+    if scene.where.missing or t.b or t.d:
+        return None
+    (x0, y0), (x1, y1) = t * (left, top), t * (left + size, top + size)
+    return Footprint(str(scene.where.crs), min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1))
 
 
 def _same_place(a: RasterFile, b: SceneReader) -> bool:
@@ -204,6 +216,11 @@ def _labels(config: DataConfig, truth: RasterFile, path: Path, top: int, left: i
     if not np.array_equal(known, np.round(known)):
         raise DataError(
             f"{path}: label values with decimals; class labels are whole numbers 0 to {len(config.classes) - 1}"
+        )
+    if nodata is not None and nodata != config.ignore_value and nodata in range(len(config.classes)):
+        raise DataError(
+            f"{path}: its nodata value {nodata:g} is also class {config.classes[int(nodata)]!r}. To leave those pixels out, "
+            f"set ignore_value: {nodata:g}; if they are labels, remove the nodata value (gdal_edit.py -unsetnodata)."
         )
     absent = ~np.isfinite(values) if values.dtype.kind == "f" else np.zeros(values.shape, bool)
     for ignored in (nodata, config.ignore_value):
@@ -266,7 +283,13 @@ def _picture(config: DataConfig, bands: BandSet, path: Path) -> Tensor:
 
 
 def _chips(
-    config: DataConfig, bands: BandSet, xs: Sequence[Tensor], ys: Sequence[Tensor], ids: Sequence[str], part: str
+    config: DataConfig,
+    bands: BandSet,
+    xs: Sequence[Tensor],
+    ys: Sequence[Tensor],
+    ids: Sequence[str],
+    part: str,
+    places: Sequence[Footprint | None] = (),
 ) -> Chips:
     name = f"{config.name or config.kind} ({part})"
     if not xs:
@@ -277,4 +300,5 @@ def _chips(
     return Chips(
         images=torch.stack(list(xs)), labels=torch.stack(list(ys)), bands=bands, kind=config.task,
         classes=config.classes, name=name, licence=config.licence, source=config.source, ids=tuple(ids),
+        footprints=tuple(p for p in places if p is not None) if all(places) else (),
     )  # fmt: skip

@@ -108,6 +108,10 @@ class StreamedChips:
         valid = some[:, some.isfinite().all(0)][:, :200_000]
         return unit_warnings(self.bands, valid.numpy(), nodata_known=True)
 
+    def label_warnings(self) -> list[str]:
+        """None: knowing which classes occur would mean reading every chip."""
+        return []
+
     def sha256(self) -> str:
         """Hash of all ids, bands and classes, and of the pixels and labels of `HASHED` evenly spread chips."""
         h = hashlib.sha256(f"{self.bands}|{self.kind}|{self.classes}|{self.size}".encode())

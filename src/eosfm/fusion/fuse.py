@@ -73,7 +73,7 @@ class Fusion(nn.Module):
         new.norms = nn.ModuleList(deepcopy(self.norms[v]) for v in keep)  # running statistics are its own
         return new
 
-    def widened(self, extra: int) -> Fusion:
+    def widened(self, extra: int) -> Fusion:  # noqa: ARG002
         """A fusion of ``extra`` more views at the end, whose weights start at 0: the same output until it is trained.
 
         Raises:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from eosfm.bands import BandSet
 from eosfm.composition import MANIFEST, FileInfo, from_manifest, manifest_of, read_manifest, write_manifest
 from eosfm.config import read_json, read_record, record, to_plain
-from eosfm.contracts import CorruptArtifact, Encoder, Pyramid
+from eosfm.contracts import CorruptArtifact, Encoder, Pyramid, ZooError
 from eosfm.ensemble import Ensemble
 from eosfm.files import atomic_folder, sha256_file
 from eosfm.specialists.card import DataInfo, Metric, TrainingInfo
@@ -172,6 +172,15 @@ def load_task_model(folder: Path, zoo: Path | None = None) -> tuple[TaskModel, T
         CorruptArtifact: weights changed, tensors missing or extra.
         ZooError: a specialist is missing or is another one under the same name.
     """
+    if folder.is_dir() and not (folder / TASK).exists():
+        what = (
+            "an ensemble"
+            if (folder / MANIFEST).exists()
+            else "a specialist"
+            if (folder / "card.json").exists()
+            else "a folder"
+        )
+        raise ZooError(f"{folder} is {what} without {TASK}; expected a task model, which `eosfm adapt` makes")
     card = read_record(
         TaskCard, read_json(folder / TASK, error=CorruptArtifact), str(folder / TASK), error=CorruptArtifact
     )

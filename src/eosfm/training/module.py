@@ -326,7 +326,17 @@ def fit(
             checks = loader(validation, config.batch_size, config.seed, train=False)
             resume = folder / "last.ckpt"
             _same_run(folder, {"config": to_plain(config), "kind": kind, "classes": classes, "identity": identity})
-            trainer.fit(module, batches, checks, ckpt_path=str(resume) if resume.exists() else None, weights_only=True)
+            try:
+                trainer.fit(
+                    module, batches, checks, ckpt_path=str(resume) if resume.exists() else None, weights_only=True
+                )
+            except ValueError as e:
+                if "more than 1 value per channel" not in str(e):
+                    raise
+                raise ConfigError(
+                    f"batch normalisation needs two chips in every batch; {len(train)} chips in batches of {config.batch_size} "
+                    "leave one alone. Change batch_size, or use head norm: group."
+                ) from None
     # What processes of their own have done is known from what they wrote.
     end, kept = read_checkpoint(folder / "last.ckpt"), read_checkpoint(folder / "best.ckpt")
     module.on_load_checkpoint(kept)

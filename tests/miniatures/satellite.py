@@ -6,6 +6,7 @@ class are brighter than those of another, so that something can be learnt.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from PIL import Image
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.transform import from_origin
 
 from eosfm.data.real_chips import EUROSAT_CLASSES
@@ -21,15 +23,18 @@ BIGEARTHNET_S2 = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A",
 EUROSAT_TIF = Path("ds/images/remote_sensing/otherDatasets/sentinel_2/tif")
 
 
-def write_tif(path: Path, values: NDArray[np.generic], nodata: float | None = None) -> None:
-    """A plain GeoTIFF ``(c, h, w)`` without band names, as the published files are."""
+def write_tif(path: Path, values: NDArray[np.generic], nodata: float | None = None, *, placed: bool = True) -> None:
+    """A plain TIFF ``(c, h, w)`` without band names, as the published files are; without a place if not ``placed``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     count, height, width = values.shape
-    with rasterio.open(
-        path, "w", driver="GTiff", height=height, width=width, count=count, dtype=values.dtype, nodata=nodata,
-        crs="EPSG:32632", transform=from_origin(500_000.0, 5_400_000.0, 10.0, 10.0), interleave="pixel",
-    ) as file:  # fmt: skip
-        file.write(values)
+    place = {"crs": "EPSG:32632", "transform": from_origin(500_000.0, 5_400_000.0, 10.0, 10.0)} if placed else {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(
+            path, "w", driver="GTiff", height=height, width=width, count=count, dtype=values.dtype, nodata=nodata,
+            interleave="pixel", **place,
+        ) as file:  # fmt: skip
+            file.write(values)
 
 
 def write_lines(path: Path, lines: Sequence[str]) -> None:
@@ -190,13 +195,21 @@ def write_kenya(folder: Path, seed: int = 0) -> None:
         data = folder / "data" / tile
         crops = np.zeros((200, 192), np.uint8)
         crops[:192, :192] = patchwork(rng, (0, 1, 2, 3, 4, 5, 6, 7), 192, 24)
-        write_tif(data / f"{tile}_label.tif", crops[None])
-        write_tif(data / f"{tile}_field_id.tif", np.arange(crops.size, dtype=np.int32).reshape(1, *crops.shape) // 24)
+        write_tif(data / f"{tile}_label.tif", crops[None], placed=False)
+        write_tif(
+            data / f"{tile}_field_id.tif",
+            np.arange(crops.size, dtype=np.int32).reshape(1, *crops.shape) // 24,
+            placed=False,
+        )
         for date, cloud in zip(KENYA_DATES, ((20, 101), (0, 11)), strict=True):
             for b, name in enumerate(BIGEARTHNET_S2):
                 band = rng.normal(800 + 100 * b + 150.0 * crops, 60).clip(1, 10_000).astype(np.uint16)
-                write_tif(data / date / f"{tile}_{name}_{date}.tif", band[None])
-            write_tif(data / date / f"{tile}_CLD_{date}.tif", rng.integers(*cloud, (1, 200, 192)).astype(np.uint8))
+                write_tif(data / date / f"{tile}_{name}_{date}.tif", band[None], placed=False)
+            write_tif(
+                data / date / f"{tile}_CLD_{date}.tif",
+                rng.integers(*cloud, (1, 200, 192)).astype(np.uint8),
+                placed=False,
+            )
     write_lines(folder / "FieldIds.csv", ["fieldid", *map(str, range(1, 9))])
 
 

@@ -1,5 +1,6 @@
 """Cloud cover, Kenya crop types and OSCD: bands by name, dates, labels, tiles, splits and damage, by value."""
 
+import pickle
 import shutil
 from pathlib import Path
 
@@ -174,7 +175,11 @@ def test_kenya_damage_is_named(kenya, tmp_path):
     with pytest.raises(DataError, match=r"1 files are missing.*3_CLD_20190606\.tif"):
         open_dataset("kenya-croptype", tmp_path / "k")
     shutil.copytree(kenya / "data" / "3" / KENYA_DATES[0], data / "3" / KENYA_DATES[0])
-    (data / "1" / KENYA_DATES[1] / f"1_B11_{KENYA_DATES[1]}.tif").unlink()
+    band = data / "1" / KENYA_DATES[1] / f"1_B11_{KENYA_DATES[1]}.tif"
+    write_tif(band, np.ones((1, 201, 193), np.uint16))
+    with pytest.raises(DataError, match=r"1_B11_20190825\.tif: \(201, 193\) pixels, its labels \(200, 192\)"):
+        open_dataset("kenya-croptype", tmp_path / "k")
+    band.unlink()
     with pytest.raises(DataError, match=r"1_B11_20190825\.tif"):
         open_dataset("kenya-croptype", tmp_path / "k")
 
@@ -239,6 +244,14 @@ def test_oscd_damage_is_named(oscd, tmp_path):
     (tmp_path / "o" / f"{OSCD_STEM}Train Labels" / "bercy" / "cm" / "cm.png").unlink()
     with pytest.raises(DataError, match=r"1 files are missing.*bercy/cm/cm\.png"):
         open_dataset("oscd", tmp_path / "o")
+
+
+def test_readers_can_be_sent_to_worker_processes(clouds, kenya, oscd):
+    for dataset, folder in (("cloud-cover", clouds), ("kenya-croptype", kenya), ("oscd", oscd)):
+        train = open_dataset(dataset, folder).train
+        sent = pickle.loads(pickle.dumps(train))  # noqa: S301 (our own bytes)
+        assert torch.equal(sent.chip(0)[0], train.chip(0)[0])
+        assert len(pickle.dumps(train.read)) < 10_000
 
 
 def test_helpers_refuse_what_would_leak():

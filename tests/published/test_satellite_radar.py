@@ -1,5 +1,6 @@
 """BigEarthNet v2, ETCI 2021 and CaFFe: bands by name, labels, cleaning, splits and damage, by value."""
 
+import pickle
 import shutil
 import sys
 from pathlib import Path
@@ -145,6 +146,14 @@ def test_bigearthnet_damage_is_named(tmp_path):
     shutil.rmtree(file.parent)
     with pytest.raises(DataError, match=r"1 files are missing.*_26_1_VV\.tif"):
         open_dataset("bigearthnet-v2-s1", tmp_path)
+
+
+def test_readers_can_be_sent_to_worker_processes(bigearthnet, etci, caffe):
+    for dataset, folder in (("bigearthnet-v2", bigearthnet), ("etci2021", etci), ("caffe-full", caffe)):
+        train = open_dataset(dataset, folder).train
+        sent = pickle.loads(pickle.dumps(train))  # noqa: S301 (our own bytes)
+        assert torch.equal(sent.chip(0)[0], train.chip(0)[0])
+        assert len(pickle.dumps(train.read)) < 10_000
 
 
 def test_etci_is_cleaned_and_split_by_region(etci):

@@ -94,6 +94,9 @@ def test_eurosat_damage_is_named(tmp_path):
     write_tif(file, np.ones((12, 64, 64), np.uint16))
     with pytest.raises(DataError, match=r"Forest_1\.tif: 12 bands; expected 13"):
         open_dataset("eurosat-s2", tmp_path).train.labels  # noqa: B018
+    write_tif(file, np.ones((13, 63, 64), np.uint16))
+    with pytest.raises(DataError, match=r"Forest_1\.tif: 63 x 64 pixels; expected 64 x 64"):
+        open_dataset("eurosat-s2", tmp_path).train.labels  # noqa: B018
     write_lines(tmp_path / "eurosat-val.txt", ["Tundra_1.jpg"])
     with pytest.raises(DataError, match=r"eurosat-val\.txt: 'Tundra_1\.jpg'"):
         open_dataset("eurosat-s2", tmp_path)
@@ -180,6 +183,11 @@ def test_sen12ms_damage_is_named(tmp_path):
     with pytest.raises(DataError, match=r"ROIs1970_fall_s2_30_p31\.tif"):
         open_dataset("sen12ms-s2", tmp_path)
     open_dataset("sen12ms-s1", tmp_path)  # needs no optical file
+    write_tif(
+        tmp_path / "ROIs2017_winter" / "s1_146" / "ROIs2017_winter_s1_146_p30.tif", np.ones((2, 255, 256), np.float32)
+    )
+    with pytest.raises(DataError, match=r"s1_146_p30\.tif: 255 x 256 pixels"):
+        open_dataset("sen12ms-s1", tmp_path).test.chip(0)
     write_lines(tmp_path / "test_list.txt", ["ROIs1158_spring_s1_1_p30.tif"])
     with pytest.raises(DataError, match=r"test_list\.txt: 'ROIs1158_spring_s1_1_p30\.tif'"):
         open_dataset("sen12ms-s1", tmp_path)

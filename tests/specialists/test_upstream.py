@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
+import importlib.util
 import re
 import zipfile
 from collections import OrderedDict
@@ -99,6 +102,39 @@ def test_the_manifest_is_honest_and_complete():
     assert sum(3_386_760 + 640 * (n - 3) for n in paper.values()) == 47_434_480
 
 
+def constants(module: str) -> dict[str, Any]:
+    """Literal assignments in a TorchGeo data module, read from its source: importing it takes many seconds."""
+    spec = importlib.util.find_spec("torchgeo")
+    if spec is None:
+        pytest.skip("torchgeo is not installed")
+    out: dict[str, Any] = {}
+    for node in ast.walk(
+        ast.parse((Path(spec.submodule_search_locations[0]) / "datamodules" / f"{module}.py").read_text())
+    ):
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            value = node.value.args[0] if isinstance(node.value, ast.Call) and node.value.args else node.value
+            with contextlib.suppress(ValueError):
+                out.setdefault(node.targets[0].id, ast.literal_eval(value))
+    return out
+
+
+def test_the_manifest_has_torchgeos_numbers():
+    table = {d.name: d for d in published()}
+    eurosat = constants("eurosat")
+    for name in ("eurosat", "eurosat-s2"):
+        assert table[name].mean == tuple(eurosat["MEAN"][b] for b in table[name].bandset().names)
+        assert table[name].std == tuple(eurosat["STD"][b] for b in table[name].bandset().names)
+    etci, vv_vh_vh = constants("etci2021"), (0, 3, 3)
+    assert table["etc2021"].mean == tuple(etci["mean"][i] for i in vv_vh_vh)
+    assert table["etc2021"].std == tuple(etci["std"][i] for i in vv_vh_vh)
+    caffe = constants("caffe")
+    assert (table["caffe"].mean, table["caffe"].std) == (tuple(caffe["mean"]), tuple(caffe["std"]))
+    assert table["sen12ms-all"].std == tuple(constants("sen12ms")["std"])
+    default = constants("geo")
+    for name in ("firerisk", "deepglobe-lcc", "inria", "loveda", "potsdam", "landcover-ai", "levir-cd"):
+        assert (table[name].mean, table[name].std) == ((default["mean"],), (default["std"],))
+
+
 def test_a_whole_file_becomes_a_sound_zoo(tmp_path: Path):
     """Both names for the name, both BigEarthNets told apart by channels, and a card that says what is inferred and lost."""
     content = [
@@ -187,7 +223,7 @@ def test_an_unknown_entry_can_be_named_described_or_left_out(tmp_path: Path):
 def test_nothing_is_written_unless_all_is_well(tmp_path: Path):
     broken = entry("caffe", 3)
     broken[1]["stages_3.blocks.1.mlp.fc2.bias"][0] = float("nan")
-    with pytest.raises(CardError, match="caffe .*contains NaN or Inf"):
+    with pytest.raises(CardError, match=r"caffe .*contains NaN or Inf"):
         import_file(saved(tmp_path / "e.pth", [entry("eurosat", 3), broken]), tmp_path / "zoo")
     assert not (tmp_path / "zoo").exists()
     good = saved(tmp_path / "g.pth", [entry("eurosat", 3), entry("caffe", 3)])
@@ -337,7 +373,7 @@ def test_other_architectures_and_broken_ones_are_refused(tmp_path: Path, case: s
 
 
 def test_a_published_entry_of_another_backbone_is_refused(tmp_path: Path):
-    with pytest.raises(CardError, match="entry 0: a 'timm_resnet50', .* the zoo holds ConvNeXtV2-Atto"):
+    with pytest.raises(CardError, match=r"entry 0: a 'timm_resnet50', .* the zoo holds ConvNeXtV2-Atto"):
         import_file(saved(tmp_path / "e.pth", [entry("caffe", 3, backbone="timm_resnet50")]), tmp_path / "zoo")
 
 

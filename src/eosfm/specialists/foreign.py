@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 import struct
+import warnings
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,7 +137,9 @@ def _trick(members: list[zipfile.ZipInfo], size: int) -> str:
 def _load(path: Path) -> Any:
     # Mapped: an absurd tensor costs no memory, and PyTorch checks each slice against the file.
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about contents that are refused below
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except UnpicklingError as e:
         found = re.search(r"GLOBAL:? (?:GLOBAL )?([\w.]+)", str(e))
         reason = (

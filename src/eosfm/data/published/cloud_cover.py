@@ -26,11 +26,12 @@ from eosfm.data.published.satellite_files import (
 
 FILES = ("B02", "B03", "B04", "B08")
 _HELD_OUT = 0.15
+_SIZE = (512, 512)
 _LAYOUT = Layout(
     "Cloud cover",
     "{train,test}/{train,test}_metadata.csv, {train,test}/{train,test}_features/<chip>/{B02,B03,B04,B08}.tif and "
     "{train,test}/{train,test}_labels/<chip>.tif",
-    "22,728 chips of 512 x 512 pixels (below 48 GB), by azcopy sync from "
+    "22,728 chips of 512 x 512 pixels (at most 54 GB), by azcopy sync from "
     "https://radiantearth.blob.core.windows.net/mlhub/ref_cloud_cover_detection_challenge_v1/final: public to train/, "
     "private to test/ (see torchgeo.datasets.CloudCoverDetection)",
     "cloud-cover",
@@ -53,9 +54,9 @@ class _Read:
     def __call__(self, key: str, /) -> tuple[Tensor, Tensor]:
         part, _, chip = key.split("/")
         folder = self.root / part / f"{part}_features" / chip
-        bands = zeros_to_nan(np.concatenate([read_tif(folder / f"{name}.tif", 1) for name in FILES]))
+        bands = zeros_to_nan(np.concatenate([read_tif(folder / f"{name}.tif", 1, size=_SIZE) for name in FILES]))
         label = _label(self.root, key)
-        y = relabel(read_tif(label, 1)[0], {0: 0, 1: 1}, str(label))
+        y = relabel(read_tif(label, 1, size=_SIZE)[0], {0: 0, 1: 1}, str(label))
         order = [FILES.index(name) for name in _ABOUT.bands.names]
         return torch.from_numpy(bands[order]), torch.from_numpy(y)
 
@@ -91,7 +92,7 @@ def cloud_cover(root: Path, *, seed: int = 0, limit: int | None = None) -> Split
         "Cloud cover",
     )
     rule = f"test: the competition's private chips; validation: {len(validation)} training locations, seed {seed}{lost}"
-    splits = streamed(_ABOUT, parts, _Read(root), (512, 512), rule, limit=limit, seed=seed)
+    splits = streamed(_ABOUT, parts, _Read(root), _SIZE, rule, limit=limit, seed=seed)
     for part in (splits.train, splits.validation, splits.test):
         _LAYOUT.require(_label(root, key) for key in part.ids)
     return splits

@@ -20,6 +20,7 @@ FILE_BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B09", "B1
 """the bands of a file, in its order: B8A is last (TorchGeo's ``EuroSAT.all_band_names``)"""
 _BANDS = BandSet.parse("sentinel-2-l1c:all@dn-1e4")
 _ORDER = [FILE_BANDS.index(name) for name in _BANDS.names]
+_SIZE = (64, 64)
 _IMAGES = Path("ds/images/remote_sensing/otherDatasets/sentinel_2/tif")
 _LAYOUT = Layout(
     "EuroSAT, 13 bands",
@@ -44,7 +45,7 @@ class _Read:
     folder: Path
 
     def __call__(self, key: str, /) -> tuple[Tensor, Tensor]:
-        values = read_tif(self.folder / key, len(FILE_BANDS))[_ORDER]
+        values = read_tif(self.folder / key, len(FILE_BANDS), size=_SIZE)[_ORDER]
         return torch.from_numpy(zeros_to_nan(values)), torch.tensor(EUROSAT_CLASSES.index(key.split("/")[0]))
 
 
@@ -63,7 +64,7 @@ def eurosat_s2(root: Path, *, seed: int = 0, limit: int | None = None) -> Splits
         DataError: missing files, a list that names no class.
         RasterError: a damaged file (when it is read).
     """
-    return _read(root, "eurosat", "the data set's lists (random 60/20/20, Neumann et al. 2019)", seed, limit)
+    return _splits(root, "eurosat", "the data set's lists (random 60/20/20, Neumann et al. 2019)", seed, limit)
 
 
 def eurosat_s2_spatial(root: Path, *, seed: int = 0, limit: int | None = None) -> Splits:
@@ -72,14 +73,14 @@ def eurosat_s2_spatial(root: Path, *, seed: int = 0, limit: int | None = None) -
     Raises:
         DataError, RasterError: as `eurosat_s2`.
     """
-    return _read(root, "eurosat-spatial", "TorchGeo's lists (by longitude, 60/20/20)", seed, limit)
+    return _splits(root, "eurosat-spatial", "TorchGeo's lists (by longitude, 60/20/20)", seed, limit)
 
 
-def _read(root: Path, lists: str, rule: str, seed: int, limit: int | None) -> Splits:
+def _splits(root: Path, lists: str, rule: str, seed: int, limit: int | None) -> Splits:
     names = {"train": f"{lists}-train.txt", "validation": f"{lists}-val.txt", "test": f"{lists}-test.txt"}
     root = _LAYOUT.folder(root, str(_IMAGES), *names.values())
     parts = {split: [_key(line, root / name) for line in listed(root / name)] for split, name in names.items()}
-    splits = streamed(_ABOUT, parts, _Read(root / _IMAGES), (64, 64), rule, limit=limit, seed=seed)
+    splits = streamed(_ABOUT, parts, _Read(root / _IMAGES), _SIZE, rule, limit=limit, seed=seed)
     for part in (splits.train, splits.validation, splits.test):
         _LAYOUT.require(root / _IMAGES / key for key in part.ids)
     return splits

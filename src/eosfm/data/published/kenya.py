@@ -89,7 +89,7 @@ def kenya_croptype(root: Path, *, seed: int = 0, limit: int | None = None, tile:
         tile: side of the chips in pixels.
 
     Raises:
-        DataError: missing files, tiles of different sizes, cloud probabilities outside 0 to 100, a crop id above 7, or a
+        DataError: missing files, bands of another size than their labels, cloud probabilities outside 0 to 100, a crop id above 7, or a
             split without a labelled field.
         RasterError: a damaged file.
     """
@@ -97,6 +97,8 @@ def kenya_croptype(root: Path, *, seed: int = 0, limit: int | None = None, tile:
     root = _LAYOUT.folder(root, "FieldIds.csv", *(f"data/{n}/{n}_label.tif" for n in names))
     date = _clearest(root, names)
     _LAYOUT.require(_path(root, n, date, band) for n in names for band in _ABOUT.bands.names)
+    for name in names:
+        _require_one_size(_label(root, name), [_path(root, name, date, band) for band in _ABOUT.bands.names])
     parts: dict[str, list[str]] = {}
     for split in SPLITS:
         margin = 0 if split == "train" else MARGIN
@@ -121,12 +123,17 @@ def _clearest(root: Path, names: list[str]) -> str:
     return min(dates, key=lambda d: (clouds[d], d))
 
 
+def _require_one_size(label: Path, bands: list[Path]) -> None:
+    """`DataError` if a band is not of the size of its labels: windows of the two would be different places."""
+    for path in bands:
+        if raster_size(path) != raster_size(label):
+            raise DataError(f"{path}: {raster_size(path)} pixels, its labels {raster_size(label)}; expected the same")
+
+
 def _labelled(root: Path, name: str, side: int, margin: int) -> list[str]:
     """Keys of the windows of tile ``name`` in which a field is labelled."""
     label = _label(root, name)
     crops = read_tif(label, 1)[0]
-    if raster_size(label) != raster_size(_label(root, "0")):
-        raise DataError(f"{label}: {crops.shape} pixels; expected the size of the other tiles")
     where = f"{label} without {margin} pixels at its edges"
     inner = tiles(crops.shape[0] - 2 * margin, crops.shape[1] - 2 * margin, side, where)
     windows = [(t + margin, x + margin, h, w) for t, x, h, w in inner]

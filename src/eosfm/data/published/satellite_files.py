@@ -184,17 +184,21 @@ def raster_size(path: Path) -> tuple[int, int]:
     return file.height, file.width
 
 
-def read_tif(path: Path, count: int, window: Window | None = None) -> NDArray[Any]:
-    """All ``count`` bands of a GeoTIFF, or a window of them, as stored ``(count, h, w)``.
+def read_tif(
+    path: Path, count: int, window: Window | None = None, *, size: tuple[int, int] | None = None
+) -> NDArray[Any]:
+    """All ``count`` bands of a GeoTIFF of ``size`` ``(h, w)``, or a window of them, as stored ``(count, h, w)``.
 
     Raises:
         RasterError: no GeoTIFF, damaged, or a window that leaves it.
-        DataError: another number of bands, or far larger than the data set's files.
+        DataError: another number of bands or another size, or far larger than the data set's files.
     """
     file = RasterFile(path)
     try:
         if file.count != count:
             raise DataError(f"{path}: {file.count} bands; expected {count}")
+        if size is not None and (file.height, file.width) != size:
+            raise DataError(f"{path}: {file.height} x {file.width} pixels; expected {size[0]} x {size[1]}")
         top, left, height, width = window or (0, 0, file.height, file.width)
         if count * height * width > _MAX_VALUES:
             raise DataError(f"{path}: {count} x {height} x {width} values; expected a chip")

@@ -64,6 +64,7 @@ _SEASONS = ("ROIs1158_spring", "ROIs1868_summer", "ROIs1970_fall", "ROIs2017_win
 _NAME = re.compile(rf"({'|'.join(_SEASONS)})_s2_(\d+)_(p\d+)\.tif")
 _BROKEN = "ROIs1868_summer_s2_146_p202.tif"  # its radar is NaN; the authors leave it out (classification/dataset.py)
 _HELD_OUT = 0.1
+_SIZE = (256, 256)
 _LAYOUT = Layout(
     "SEN12MS",
     f"{{{','.join(_SEASONS)}}}/{{s1,s2,lc}}_<scene>/<season>_{{s1,s2,lc}}_<scene>_p<patch>.tif, train_list.txt, test_list.txt",
@@ -82,14 +83,14 @@ class _Read:
         channels: dict[str, np.ndarray] = {}
         wanted = set(self.bands.names)
         if wanted & set(S1):
-            values = read_tif(_path(self.root, key, "s1"), len(S1)).astype(np.float32)
+            values = read_tif(_path(self.root, key, "s1"), len(S1), size=_SIZE).astype(np.float32)
             values[~np.isfinite(values)] = np.nan
             channels |= dict(zip(S1, values, strict=True))
         if wanted & set(S2):
-            values = zeros_to_nan(read_tif(_path(self.root, key, "s2"), len(S2)))
+            values = zeros_to_nan(read_tif(_path(self.root, key, "s2"), len(S2), size=_SIZE))
             channels |= dict(zip(S2, values, strict=True))
         cover = _path(self.root, key, "lc")
-        igbp = read_tif(cover, 4)[0]
+        igbp = read_tif(cover, 4, size=_SIZE)[0]
         x = np.stack([channels[name] for name in self.bands.names])
         return torch.from_numpy(x), torch.from_numpy(relabel(igbp, IGBP, str(cover)))
 
@@ -161,7 +162,7 @@ def _splits(root: Path, title: str, bands: BandSet, seed: int, limit: int | None
         title,
     )
     rule = f"test: the published hold-out scenes; validation: {len(validation)} training scenes, seed {seed}{lost}"
-    splits = streamed(about, parts, _Read(root, bands), (256, 256), rule, limit=limit, seed=seed)
+    splits = streamed(about, parts, _Read(root, bands), _SIZE, rule, limit=limit, seed=seed)
     sources = sorted({"s1" if b.sensor == "sentinel-1" else "s2" for b in bands} | {"lc"})
     for part in (splits.train, splits.validation, splits.test):
         for source in sources:

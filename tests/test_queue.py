@@ -11,7 +11,7 @@ from eosfm.outcomes import queue_outcome
 from eosfm.queue import train_queue, train_run
 from eosfm.runs import TrainRun
 from eosfm.tasks.model import HeadConfig
-from eosfm.training.module import FitConfig
+from eosfm.training.settings import FitConfig
 
 
 @pytest.fixture

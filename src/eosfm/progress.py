@@ -1,4 +1,4 @@
-"""Progress bars on stderr: one line per piece of work, made for `eosfm.training.module.Progress` callbacks."""
+"""Progress bars on stderr: one line per piece of work, made for `eosfm.training.settings.Progress` callbacks."""
 
 from __future__ import annotations
 

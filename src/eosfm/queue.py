@@ -17,8 +17,8 @@ from eosfm.specialists.store import verify_specialist
 from eosfm.training.energy import EnergyMeter
 from eosfm.training.fit import train_specialist
 from eosfm.training.initial import start_from
-from eosfm.training.module import Progress
 from eosfm.training.parallel import Job, cores, run_jobs
+from eosfm.training.settings import Progress
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from eosfm.fusion.fuse import Normalise
 from eosfm.rules import DEFAULT_RULES
 from eosfm.specialists.card import require_safe_name
 from eosfm.tasks.model import HeadConfig
-from eosfm.training.module import FitConfig
+from eosfm.training.settings import FitConfig
 
 
 @record

@@ -13,7 +13,7 @@ from eosfm.ensemble import Ensemble
 from eosfm.tasks.model import HeadConfig, TaskModel, TaskSpec, pad
 from eosfm.tasks.objectives import make_loss
 from eosfm.training.fit import adapt_ensemble, cache_features
-from eosfm.training.module import FitConfig
+from eosfm.training.settings import FitConfig
 from helpers import TINY, image, make_specialist
 
 BANDS = BandSet.parse("sentinel-2-l2a:B04,B03,B02@dn-1e4 + sentinel-1:VV,VH@db")

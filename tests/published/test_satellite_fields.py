@@ -95,6 +95,14 @@ def test_cloud_cover_validates_on_held_out_locations(clouds, tmp_path):
     assert "2 chips left out whose location is in a later split" in splits.rule
 
 
+def test_cloud_cover_tiles_are_cut_from_the_whole(clouds):
+    whole, cut = (open_dataset("cloud-cover", clouds, tile=t) for t in (512, 320))
+    assert [len(p) for p in parts(cut)] == [16, 8, 8]
+    (x, y), (last, labels) = whole.train.chip(0), cut.train.chip(3)
+    assert torch.equal(last, x[:, 192:, 192:])
+    assert torch.equal(labels, y[192:, 192:])
+
+
 def test_cloud_cover_damage_is_named(clouds, tmp_path):
     with pytest.raises(DataError, match=r"train/train_metadata\.csv.*not found.*azcopy"):
         open_dataset("cloud-cover", tmp_path)
@@ -249,7 +257,7 @@ def test_oscd_damage_is_named(oscd, tmp_path):
 def test_readers_can_be_sent_to_worker_processes(clouds, kenya, oscd):
     for dataset, folder in (("cloud-cover", clouds), ("kenya-croptype", kenya), ("oscd", oscd)):
         train = open_dataset(dataset, folder).train
-        sent = pickle.loads(pickle.dumps(train))  # noqa: S301 (our own bytes)
+        sent = pickle.loads(pickle.dumps(train))
         assert torch.equal(sent.chip(0)[0], train.chip(0)[0])
         assert len(pickle.dumps(train.read)) < 10_000
 

@@ -350,7 +350,7 @@ def test_the_documentation_of_parse_is_true():
 @bug('config: pydantic\'s lenient mode reads true as 1: `epochs: true` is an epoch, `chip_size: "64"` a size')
 def test_true_is_not_a_number():
     from eosfm.config import read_record
-    from eosfm.training.module import FitConfig
+    from eosfm.training.settings import FitConfig
 
     with pytest.raises(EosfmError):
         read_record(FitConfig, {"epochs": True}, "x")
@@ -378,7 +378,7 @@ def test_labels_of_another_place_are_refused(tmp_path: Path):
 
 
 def test_settings_that_spoil_a_model_only_later_are_refused_at_once():
-    from eosfm.training.module import FitConfig
+    from eosfm.training.settings import FitConfig
 
     for bad in ({"classes": ("a", "a")}, {"classes": ("a", "b"), "colours": ("red", "blue")}):
         with pytest.raises(ValueError, match=r"name of its own|#rrggbb"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import importlib.util
+import random
 import re
 import zipfile
 from collections import OrderedDict
@@ -284,7 +285,7 @@ def test_every_layout_gives_the_same_encoder(tmp_path: Path, layout: str):
     assert stored.keys() == expected.keys()
     assert all(torch.equal(stored[k], v) for k, v in expected.items())
     if layout == "lightning":
-        assert done.notes == ("left out of the file: model",)
+        assert done.notes == ("left out of the file: model.decoder, model.head",)
 
 
 def test_facebook_names_map_as_timm_maps_them():
@@ -517,6 +518,27 @@ def test_hostile_and_broken_files_are_refused_and_nothing_runs(tmp_path: Path, c
     assert str(file) in str(e.value)
     assert not (tmp_path / "ran").exists(), "code in the file was run"
     assert not (tmp_path / "zoo").exists()
+
+
+def test_a_structure_with_any_byte_changed_is_read_or_refused(tmp_path: Path):
+    """Checksums made right again, so that PyTorch's restricted reader sees the damage: an error of ours, or plain weights."""
+    good = saved(
+        tmp_path / "good.pth", [(3, {k: WEIGHTS[k] for k in ("stem_0.weight", "stem_0.bias")}, {"name": "caffe"})]
+    )
+    with zipfile.ZipFile(good) as z:
+        pickled = z.read("good/data.pkl")
+    rng = random.Random(0)
+    refused = 0
+    for _ in range(400):
+        data = bytearray(pickled)
+        for _ in range(rng.choice([1, 1, 2, 8])):
+            data[rng.randrange(len(data))] = rng.randrange(256)
+        file = rezip(good, tmp_path / "bad.pth", change={"data.pkl": bytes(data)})
+        try:
+            read_foreign(file)
+        except EosfmError:
+            refused += 1
+    assert refused == 400, "two tensors are no encoder, damaged or not"
 
 
 def test_the_payload_would_have_run(tmp_path: Path):

@@ -21,8 +21,9 @@ from eosfm.tasks.model import HeadConfig, TaskSpec, load_task_model, save_task_m
 from eosfm.training.energy import Energy
 from eosfm.training.fit import adapt_ensemble, data_info, train_specialist, training_info
 from eosfm.training.initial import Start
-from eosfm.training.module import FitConfig, read_checkpoint
+from eosfm.training.module import read_checkpoint
 from eosfm.training.scoring import score
+from eosfm.training.settings import FitConfig
 
 RGB = BandSet.parse("sentinel-2-l2a:B04,B03,B02@reflectance")
 HLS = BandSet.parse("hls:all@reflectance")

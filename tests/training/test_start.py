@@ -23,7 +23,7 @@ from eosfm.training.batches import zoomed
 from eosfm.training.dates import TwoDates
 from eosfm.training.fit import train_specialist
 from eosfm.training.initial import start_from
-from eosfm.training.module import FitConfig, falling
+from eosfm.training.settings import FitConfig, falling
 from helpers import make_specialist
 from training.test_fit import CONFIG, HEAD, RGB, tiny
 

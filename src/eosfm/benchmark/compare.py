@@ -31,8 +31,9 @@ from eosfm.statistics import BandStatistics
 from eosfm.tasks.model import TaskModel, TaskSpec, pad, save_task_model
 from eosfm.training.energy import Energy
 from eosfm.training.fit import Features, cache_features, data_info, training_info
-from eosfm.training.module import FitConfig, Progress, fit
+from eosfm.training.module import fit
 from eosfm.training.scoring import Scores, per_chip_counts, scores_from
+from eosfm.training.settings import FitConfig, Progress
 
 ENSEMBLE, CONSTANT, UNTRAINED, SCRATCH = "ensemble", "constant predictor", "untrained ensemble", "from scratch"
 

@@ -10,7 +10,7 @@ from eosfm.data.chips import Splits
 from eosfm.data.worlds import synthetic_splits
 from eosfm.demo.plan import DemoPlan, SpecialistPlan, TaskPlan
 from eosfm.tasks.model import HeadConfig
-from eosfm.training.module import FitConfig
+from eosfm.training.settings import FitConfig
 
 HLS = "hls:BLUE,GREEN,RED,NIR_NARROW,SWIR_1,SWIR_2@reflectance"
 S2_SIX = "sentinel-2-l2a:B02,B03,B04,B8A,B11,B12@dn-1e4"

@@ -9,7 +9,7 @@ from eosfm.benchmark.compare import Protocol
 from eosfm.data.chips import Splits
 from eosfm.tasks.model import HeadConfig
 from eosfm.training.fit import LIGHT_HEAD
-from eosfm.training.module import FitConfig
+from eosfm.training.settings import FitConfig
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from eosfm.data import real
 from eosfm.data.chips import ChipSet, Splits, few_per_class
 from eosfm.demo.plan import DemoPlan, SpecialistPlan, TaskPlan
 from eosfm.tasks.model import HeadConfig
-from eosfm.training.module import FitConfig
+from eosfm.training.settings import FitConfig
 
 UNSEEN = ("AnnualCrop", "Highway", "Residential", "SeaLake")
 """EuroSAT classes that no group specialist sees"""

@@ -20,8 +20,8 @@ from eosfm.specialists.store import verify_specialist
 from eosfm.tasks.model import TaskSpec
 from eosfm.training.energy import Energy, EnergyMeter
 from eosfm.training.fit import train_specialist
-from eosfm.training.module import Progress
 from eosfm.training.parallel import Job, cores, run_jobs
+from eosfm.training.settings import Progress
 
 
 @dataclass

@@ -225,7 +225,8 @@ def _tensors(where: str, state: Any) -> dict[str, Tensor]:
 def _to_ours(where: str, tensors: dict[str, Tensor], prefix: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """The encoder's own tensors below ``prefix`` under our names, copied; and what was left out."""
     mine = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-    outside = {n.split(".")[0] for n in tensors if not n.startswith(prefix)}
+    depth = max(1, prefix.count("."))
+    outside = {".".join(n.split(".")[:depth]) for n in tensors if not n.startswith(prefix)}
     out: dict[str, Tensor] = {}
     for name, tensor in mine.items():
         ours = _our_name(name)

@@ -29,8 +29,9 @@ from eosfm.tasks.model import HeadConfig, TaskModel, TaskSpec, fingerprint, pad
 from eosfm.training.dates import TwoDates
 from eosfm.training.energy import Energy, EnergyMeter
 from eosfm.training.initial import RANDOM, Start
-from eosfm.training.module import FitConfig, FitResult, Progress, fit
+from eosfm.training.module import fit
 from eosfm.training.scoring import score
+from eosfm.training.settings import FitConfig, FitResult, Progress
 
 
 class StandardisedEncoder(nn.Module):

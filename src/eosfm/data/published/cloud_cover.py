@@ -21,6 +21,9 @@ from eosfm.data.published.satellite_files import (
     read_tif,
     relabel,
     streamed,
+    tiles,
+    window_key,
+    window_of,
     zeros_to_nan,
 )
 
@@ -52,17 +55,18 @@ class _Read:
     root: Path
 
     def __call__(self, key: str, /) -> tuple[Tensor, Tensor]:
-        part, _, chip = key.split("/")
+        name, window = window_of(key)
+        part, _, chip = name.split("/")
         folder = self.root / part / f"{part}_features" / chip
-        bands = zeros_to_nan(np.concatenate([read_tif(folder / f"{name}.tif", 1, size=_SIZE) for name in FILES]))
-        label = _label(self.root, key)
-        y = relabel(read_tif(label, 1, size=_SIZE)[0], {0: 0, 1: 1}, str(label))
+        bands = zeros_to_nan(np.concatenate([read_tif(folder / f"{b}.tif", 1, window, size=_SIZE) for b in FILES]))
+        label = _label(self.root, name)
+        y = relabel(read_tif(label, 1, window, size=_SIZE)[0], {0: 0, 1: 1}, str(label))
         order = [FILES.index(name) for name in _ABOUT.bands.names]
         return torch.from_numpy(bands[order]), torch.from_numpy(y)
 
 
-def cloud_cover(root: Path, *, seed: int = 0, limit: int | None = None) -> Splits:
-    """Cloud or clear: red, green, blue of Sentinel-2 L2A x 10000, float32 ``(3, 512, 512)``; labels int64 ``(512, 512)``.
+def cloud_cover(root: Path, *, seed: int = 0, limit: int | None = None, tile: int = 512) -> Splits:
+    """Cloud or clear: red, green, blue of Sentinel-2 L2A x 10000, float32 ``(3, tile, tile)``; labels int64 ``(tile, tile)``.
 
     The chips are of 2018 to 2020, before L2A values had an offset. Pixels that are 0 in all four files become NaN.
 
@@ -73,9 +77,11 @@ def cloud_cover(root: Path, *, seed: int = 0, limit: int | None = None) -> Split
         root: holds ``train/`` and ``test/``.
         seed: of the validation locations, and of the draw of ``limit``.
         limit: at most so many chips in each split.
+        tile: side of the chips; those of 512 pixels are cut into these, the last ones moved inwards.
 
     Raises:
-        DataError: missing files, a table without chip_id and location, or (when they are read) other labels than 0 and 1.
+        DataError: missing files, a table without chip_id and location, ``tile`` above 512, or (when they are read) other
+            labels than 0 and 1.
         RasterError: a damaged file (when it is read).
     """
     root = _LAYOUT.folder(root, *(f"{p}/{p}_metadata.csv" for p in ("train", "test")))
@@ -92,9 +98,11 @@ def cloud_cover(root: Path, *, seed: int = 0, limit: int | None = None) -> Split
         "Cloud cover",
     )
     rule = f"test: the competition's private chips; validation: {len(validation)} training locations, seed {seed}{lost}"
-    splits = streamed(_ABOUT, parts, _Read(root), _SIZE, rule, limit=limit, seed=seed)
+    windows = tiles(*_SIZE, tile, "Cloud cover")
+    keys = {split: [window_key(n, w) for n in names for w in windows] for split, names in parts.items()}
+    splits = streamed(_ABOUT, keys, _Read(root), (tile, tile), rule, limit=limit, seed=seed)
     for part in (splits.train, splits.validation, splits.test):
-        _LAYOUT.require(_label(root, key) for key in part.ids)
+        _LAYOUT.require(_label(root, window_of(key)[0]) for key in part.ids)
     return splits
 
 

@@ -89,8 +89,8 @@ def kenya_croptype(root: Path, *, seed: int = 0, limit: int | None = None, tile:
         tile: side of the chips in pixels.
 
     Raises:
-        DataError: missing files, bands of another size than their labels, cloud probabilities outside 0 to 100, a crop id above 7, or a
-            split without a labelled field.
+        DataError: missing files, bands of another size than their labels, cloud probabilities outside 0 to 100, a split
+            without a labelled field, or (when it is read) a crop id above 7.
         RasterError: a damaged file.
     """
     names = [name for split in SPLITS for name in TILES[split]]

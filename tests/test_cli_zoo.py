@@ -23,7 +23,7 @@ def work(tmp_path, monkeypatch):
 
 def test_every_zoo_command_is_one_function_here():
     mine = {k: f for k, f in cli.COMMANDS.items() if k.startswith("zoo ")}
-    assert set(mine) == {"zoo list", "zoo show", "zoo verify", "zoo import", "zoo push", "zoo pull", "zoo export-stac"}
+    assert set(mine) == {"zoo list", "zoo show", "zoo verify", "zoo add", "zoo import", "zoo push", "zoo pull", "zoo export-stac"}
     assert all(f.__module__ == commands_zoo.__name__ for f in mine.values())
 
 
@@ -65,7 +65,7 @@ def test_importing_the_published_file(monkeypatch, capsys, work):
 
 
 MINE = ["--name", "mine", "--bands", "sentinel-1:VV,VH@db", "--mean=-12,-19", "--std=5,-6", "--task", "segmentation",
-        "--dataset", "floods", "--classes", "dry, wet", "--licence", "CC-BY-4.0", "--chip-size", "256"]  # fmt: skip
+        "--dataset", "floods", "--classes", "dry, wet", "--chip-size", "256", "--licence", "CC-BY-4.0"]  # fmt: skip
 
 
 def test_importing_a_checkpoint_that_the_user_describes(monkeypatch, capsys, work):
@@ -93,7 +93,7 @@ def test_importing_timm_weights(monkeypatch, capsys, work):
 
 def test_an_unknown_licence_is_said_on_import(monkeypatch, capsys, work):
     torch.save(random_weights(2, 5), "w.pt")
-    _, out, _ = call(monkeypatch, capsys, "zoo", "import", "w.pt", *MINE[:-4])
+    _, out, _ = call(monkeypatch, capsys, "zoo", "import", "w.pt", *MINE[:-2])
     assert "licence unknown: not known to allow commercial use" in out
 
 
@@ -134,7 +134,7 @@ BAD = {
     "undescribed": (("zoo", "import", "bare.pth"), "does not say what its 2 channels are"),
     "half described": (
         ("zoo", "import", "bare.pth", "--name", "x"),
-        "needs --bands, --mean, --std, --task, --dataset too",
+        "needs --bands, --mean, --std, --task, --dataset, --chip-size too",
     ),
     "a licence is no description": (("zoo", "import", "bare.pth", "--licence", "MIT"), "needs --name"),
     "not numbers": (("zoo", "import", "bare.pth", *MINE, "--mean", "1,x"), "--mean '1,x': expected numbers"),

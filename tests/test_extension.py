@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from eosfm.bands import BandSet
+from eosfm.commands_zoo import zoo_add
 from eosfm.contracts import ConfigError, EosfmError, ZooError
 from eosfm.ensemble import Ensemble
 from eosfm.fusion.fuse import FUSIONS
@@ -62,7 +63,7 @@ def test_a_stored_model_grows_and_learns_on(tmp_path: Path):
     model, _, _ = adapt_ensemble(ens, data, task, config)
     save_task_model(model, tmp_path / "m", zoo, name="burn", data=data_info(data, "0"),
                     training=training_info("", config, Energy()))  # fmt: skip
-    extend_task_model(tmp_path / "m", ["b"], tmp_path / "wide")
+    zoo_add(tmp_path / "m", ["b"], tmp_path / "wide")
     before, _ = load_task_model(tmp_path / "m")
     after, _ = load_task_model(tmp_path / "wide")
     x, _ = data.test.batch([0, 1])

@@ -23,7 +23,7 @@ LAYERS = [
     ["training"],
     ["benchmark", "report"],
     ["demo", "runs", "queue", "progress"],
-    ["outcomes", "commands", "cli", "__main__"],
+    ["outcomes", "commands", "commands_zoo", "cli", "__main__"],
 ]
 FORBIDDEN_WITHIN_LAYER = [
     ("specialists", "fusion"),
@@ -37,11 +37,12 @@ DOORS = {
     "rasterio": {"inference/raster.py"},
     "torchmetrics": {"tasks/objectives.py"},
     "segmentation_models_pytorch": {"tasks/objectives.py", "benchmark/baselines.py"},
-    "torchgeo": {"data/published/*"},
+    "huggingface_hub": {"specialists/encoder.py", "specialists/hub.py"},
+    "pandas": {"data/published/*"},
     "codecarbon": {"training/energy.py"},
     "matplotlib": {"report/*"},
     "jinja2": {"report/*"},
-    "typer": {"commands.py", "cli.py"},
+    "typer": {"commands.py", "commands_zoo.py", "cli.py"},
     "rich": {"progress.py", "cli.py", "inference/sweep.py"},
 }
 

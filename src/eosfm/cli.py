@@ -32,6 +32,7 @@ COMMANDS: dict[str, Callable[..., Outcome]] = {
     "zoo list": commands_zoo.zoo_list,
     "zoo show": commands_zoo.zoo_show,
     "zoo verify": commands_zoo.zoo_verify,
+    "zoo add": commands_zoo.zoo_add,
     "zoo import": commands_zoo.zoo_import,
     "zoo push": commands_zoo.zoo_push,
     "zoo pull": commands_zoo.zoo_pull,

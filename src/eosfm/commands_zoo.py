@@ -101,7 +101,7 @@ def zoo_import(
     task: Annotated[str | None, typer.Option(help="... kind of task it was trained for.")] = None,
     classes: Annotated[str | None, typer.Option(help="... classes, comma separated.")] = None,
     dataset: Annotated[str | None, typer.Option(help="... what it was trained on.")] = None,
-    chip_size: Annotated[int, typer.Option(help="... side of its training images in pixels.")] = 224,
+    chip_size: Annotated[int | None, typer.Option(help="... side of its training images in pixels.")] = None,
     licence: Annotated[str, typer.Option(help="... SPDX licence of the weights.")] = "unknown",
     data_licence: Annotated[str, typer.Option(help="... SPDX licence of the data.")] = "unknown",
     overwrite: Overwrite = False,
@@ -173,13 +173,15 @@ def zoo_export_stac(
 
 def _description(
     name: str | None, bands: str | None, mean: str | None, std: str | None, task: str | None, classes: str | None,
-    dataset: str | None, chip_size: int, licence: str, data_licence: str,
+    dataset: str | None, chip_size: int | None, licence: str, data_licence: str,
 ) -> Description | None:  # fmt: skip
     """The user's own description of an encoder; None where nothing is described, an error where only a part is."""
-    needed = {"name": name, "bands": bands, "mean": mean, "std": std, "task": task, "dataset": dataset}
+    needed = {"name": name, "bands": bands, "mean": mean, "std": std, "task": task, "dataset": dataset,
+              "chip-size": chip_size}  # fmt: skip
     if all(v is None for v in (*needed.values(), classes)) and licence == data_licence == "unknown":
         return None
-    if missing := [f"--{k}" for k, v in needed.items() if v is None]:
+    missing = [f"--{k}" for k, v in needed.items() if v is None]
+    if missing or chip_size is None:
         raise ConfigError(f"an encoder described by you needs {', '.join(missing)} too; nothing of it is guessed")
     from eosfm.specialists.upstream import Description
 
@@ -221,3 +223,16 @@ def _licences(cards: Sequence[SpecialistCard]) -> list[str]:
             may = "allows" if allows_commercial_use(licence) else "does not allow"
             out.append(f"licence {licence}: {may} commercial use")
     return out
+
+
+def zoo_add(
+    model: Annotated[Path, typer.Argument(help="Folder of a task model.")],
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Specialists of its zoo to add.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the wider task model.")],
+    zoo: Annotated[Path | None, typer.Option(help="Where the specialists lie, if not in the model's zoo.")] = None,
+) -> Outcome:
+    """Add specialists to a task model. It predicts what it did until it is adapted further (`start:` of an adapt file)."""
+    from eosfm.tasks.model import extend_task_model
+
+    card = extend_task_model(model, names, output, zoo)
+    return Outcome(card, lines=(f"stored {output}; its new fusion weights are 0 until it is adapted further",))

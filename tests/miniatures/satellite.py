@@ -90,7 +90,7 @@ def write_sen12ms(folder: Path, seed: int = 0) -> None:
 
 
 def write_bigearthnet_v2(folder: Path, seed: int = 0) -> None:
-    """BigEarthNet v2: eight pairs, one file a band (120, 60 and 20 pixels), and metadata.csv (parquet needs pyarrow)."""
+    """BigEarthNet v2: eight pairs, one file a band (120, 60 and 20 pixels), and metadata.csv; see `as_published`."""
     rng = np.random.default_rng(seed)
     rows = ["patch_id,labels,split,country,s1_name,s2v1_name,contains_seasonal_snow,contains_cloud_or_shadow"]
     for i, split in enumerate(("train",) * 4 + ("validation",) * 2 + ("test",) * 2):
@@ -110,6 +110,22 @@ def write_bigearthnet_v2(folder: Path, seed: int = 0) -> None:
             write_tif(folder / "BigEarthNet-S1" / s1_scene / s1 / f"{s1}_{name}.tif", radar)
         rows.append(f'{patch},"{"|".join(labels)}",{split},Austria,{s1},{patch},False,False')
     write_lines(folder / "metadata.csv", rows)
+
+
+def as_published(folder: Path) -> None:
+    """Replace metadata.csv by the metadata.parquet that BigEarthNet v2 ships, whose labels are lists."""
+    import pandas
+
+    frame = pandas.read_csv(folder / "metadata.csv")
+    frame["labels"] = [v.split("|") for v in frame["labels"]]
+    frame.to_parquet(folder / "metadata.parquet")
+    (folder / "metadata.csv").unlink()
+
+
+def write_bigearthnet_v2_published(folder: Path, seed: int = 0) -> None:
+    """BigEarthNet v2 exactly as it is published."""
+    write_bigearthnet_v2(folder, seed)
+    as_published(folder)
 
 
 def write_png(path: Path, values: NDArray[np.uint8], *, colours: bool = False) -> None:
@@ -233,9 +249,9 @@ def write_oscd(folder: Path, seed: int = 0) -> None:
 
 
 MINIATURES: dict[str, Callable[[Path], None]] = {
-    "bigearthnet": write_bigearthnet_v2,
-    "bigearthnet-rgb": write_bigearthnet_v2,
-    "bigearthnet-s1": write_bigearthnet_v2,
+    "bigearthnet": write_bigearthnet_v2_published,
+    "bigearthnet-rgb": write_bigearthnet_v2_published,
+    "bigearthnet-s1": write_bigearthnet_v2_published,
     "caffe": write_caffe,
     "cloud-cover": write_cloud_cover,
     "etci2021": write_etci2021,

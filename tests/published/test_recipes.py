@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from eosfm.commands import train
-from eosfm.data.catalogue import dataset_names
+from eosfm.data.catalogue import dataset_names, reader_options
 from eosfm.specialists.store import load_specialist
 
 ROOT = Path(__file__).parents[2]
@@ -38,7 +38,7 @@ def test_a_recipe_trains_on_its_miniature(name, tmp_path, monkeypatch):
         assert recipe["data"]["dataset"] in dataset_names()
         MINIATURES[name](tmp_path / "data")
         small.append(f"data.root={tmp_path / 'data'}")
-        if "tile" in recipe["data"]:
+        if "tile" in reader_options(recipe["data"]["dataset"]):
             small.append("data.tile=64")
     outcome = train([str(RECIPES[name]), *small])
     encoder, card = load_specialist(tmp_path / "zoo" / name)

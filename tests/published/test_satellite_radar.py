@@ -102,11 +102,10 @@ def test_bigearthnet_reads_parquet_where_there_is_an_engine(bigearthnet, tmp_pat
     (tmp_path / "b" / "metadata.csv").unlink()
     with pytest.raises(DataError, match=r"metadata\.parquet not found"):
         open_dataset("bigearthnet-v2", tmp_path / "b")
-    (tmp_path / "b" / "metadata.parquet").write_bytes(b"PAR1")
-    monkeypatch.setattr(pandas, "read_parquet", lambda path: frame)
+    frame.to_parquet(tmp_path / "b" / "metadata.parquet")
     here, csv = open_dataset("bigearthnet-v2", tmp_path / "b"), open_dataset("bigearthnet-v2", bigearthnet)
     assert [p.ids for p in parts(here)] == [p.ids for p in parts(csv)]
-    monkeypatch.setattr(pandas, "read_parquet", lambda path: frame.drop(columns="split"))
+    frame.drop(columns="split").to_parquet(tmp_path / "b" / "metadata.parquet")
     with pytest.raises(DataError, match="no column split"):
         open_dataset("bigearthnet-v2", tmp_path / "b")
     monkeypatch.setitem(sys.modules, "pandas", None)

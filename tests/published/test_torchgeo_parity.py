@@ -58,13 +58,8 @@ def test_sen12ms(tmp_path: Path):
 
 
 def test_bigearthnet_v2(tmp_path: Path, monkeypatch):
-    import pandas
-
-    satellite.write_bigearthnet_v2(tmp_path)
+    satellite.write_bigearthnet_v2_published(tmp_path)
     assert tuple(torchgeo.BigEarthNetV2.class_set) == bigearthnet_v2.CLASSES
-    frame = pandas.read_csv(tmp_path / "metadata.csv")
-    frame["labels"] = [v.split("|") for v in frame["labels"]]
-    monkeypatch.setattr(pandas, "read_parquet", lambda path: frame)  # no parquet engine is installed here
     monkeypatch.setattr(torchgeo.BigEarthNetV2, "_verify", lambda self: None)  # it wants the reference maps too
     splits = open_dataset("bigearthnet-v2", tmp_path)
     inner = (..., slice(4, 124), slice(4, 124))  # without the mirrored border

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from eosfm.data.catalogue import open_dataset
+from eosfm.data.catalogue import open_dataset, reader_options
 
 ROOT = Path(__file__).parents[2]
 HEADER = "| specialist | data set | bands, in order, and unit | task | classes | head | licence of the data |\n|---|---|---|---|---|---|---|"
@@ -18,7 +18,7 @@ HEADER = "| specialist | data set | bands, in order, and unit | task | classes |
 def row(recipe: dict, folder: Path) -> str:
     """One line: everything but the name and the head is what the reader declares."""
     data = recipe["data"]
-    options = {"tile": 64} if "tile" in data else {}
+    options = {"tile": 64} if "tile" in reader_options(data["dataset"]) else {}
     train = open_dataset(data["dataset"], folder, limit=2, **options).train
     head = recipe["head"]["decoder"] if train.kind in ("segmentation", "regression") else "pooled linear"
     dates = ", two dates" if train.dates == 2 else ""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -49,19 +50,27 @@ def open_dataset(name: str, root: Path, *, seed: int = 0, **options: int) -> Spl
     Raises:
         DataError: an unknown name or option, or files that are missing or contradict the layout.
     """
-    if name in READERS:
-        reader = READERS[name]
-    elif name in PUBLISHED:
-        module, _, function = PUBLISHED[name].partition(":")
-        reader = getattr(importlib.import_module(f"eosfm.data.published.{module}"), function)
-    else:
-        raise DataError(f"unknown data set {name!r}; {known(dataset_names())}")
-    accepted = inspect.signature(reader).parameters
+    reader, accepted = _reader(name), reader_options(name)
     limit = None if "limit" in accepted else options.pop("limit", None)
     if unknown := [o for o in options if o not in accepted]:
-        raise DataError(f"{name} has no option {', '.join(unknown)}; {known(p for p in accepted if p != 'root')}")
+        raise DataError(f"{name} has no option {', '.join(unknown)}; {known({*accepted, 'limit'})}")
     splits: Splits = reader(root, seed=seed, **options)
     return splits if limit is None else limited(splits, limit, seed)
+
+
+def reader_options(name: str) -> list[str]:
+    """What the reader of ``name`` can be told besides its root folder."""
+    return [p for p in inspect.signature(_reader(name)).parameters if p != "root"]
+
+
+def _reader(name: str) -> Callable[..., Splits]:
+    if name in READERS:
+        return READERS[name]
+    if name not in PUBLISHED:
+        raise DataError(f"unknown data set {name!r}; {known(dataset_names())}")
+    module, _, function = PUBLISHED[name].partition(":")
+    found: Callable[..., Splits] = getattr(importlib.import_module(f"eosfm.data.published.{module}"), function)
+    return found
 
 
 def limited(splits: Splits, limit: int, seed: int) -> Splits:

@@ -65,7 +65,7 @@ def embedded_plan(seed: int, quick: bool) -> DemoPlan:
     scratch = FitConfig(
         epochs=1 if quick else 36, batch_size=8, learning_rate=1e-3, augment=True, validate_every=1 if quick else 4
     )
-    train, test = (8, 8) if quick else (48, 400)
+    train, test = (8, 8) if quick else (48, 600)
     seeds = tuple(1000 + 10 * seed + s for s in range(1 if quick else 3))
     task = TaskPlan(
         name="burn-scars",

@@ -176,7 +176,7 @@ def import_file(
     elif found.kind == "checkpoint":
         raise ConfigError(
             f"{file}: a checkpoint of one encoder does not say what its {encoders[0].channels} channels are: describe it "
-            "(--name, --bands SENSOR:BAND,...@UNIT, --mean, --std, --task, --dataset, --licence)"
+            "(--name, --bands SENSOR:BAND,...@UNIT, --mean, --std, --task, --dataset, --chip-size, --licence)"
         )
     else:
         described = _describe(file, encoders, names or {})

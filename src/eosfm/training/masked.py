@@ -239,7 +239,7 @@ class MaskedAutoencoder(nn.Module):
         """The weighted mean over targets of the mean squared error on hidden pixels; exactly 0 where none is finite."""
         error, count = self.errors(x, seed).sum(0).unbind(1)
         weight = error.new_tensor(self.weights) * (count > 0)
-        return (weight * error / count.clamp_min(1)).sum() / weight.sum().clamp_min(EPS)
+        return (weight * error / count.clamp_min(1)).sum() / weight.sum().clamp_min(torch.finfo(weight.dtype).tiny)
 
 
 def patch_normalised(x: Tensor, patch: int) -> Tensor:

@@ -23,10 +23,15 @@ from eosfm.contracts import ConfigError, TrainingError
 from eosfm.files import OutputError, atomic_file, write_json
 from eosfm.seeding import purpose_seed, seeded
 from eosfm.tasks.model import is_frozen_key
-from eosfm.tasks.objectives import OBJECTIVES, Loss, make_loss, make_metrics, update_metrics
-from eosfm.training.batches import BatchSource, loader
+from eosfm.tasks.objectives import OBJECTIVES, Loss, Objective, make_loss, make_metrics, update_metrics
+from eosfm.training.batches import BatchSource, loader, place
 from eosfm.training.parallel import cores, relay
 from eosfm.training.settings import FitConfig, FitResult, Progress, falling
+
+OWN_LOSS = {"masked-autoencoder": Objective(("reconstruction",), "reconstruction", higher_is_better=False)}
+"""kinds without labels: the model has the loss, ``own_loss(x, seed)``, and draws by ``seed`` what it asks itself"""
+VALIDATION = -1
+"""the epoch by which validation is seeded"""
 
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
@@ -39,19 +44,21 @@ class TaskModule(L.LightningModule):
     ) -> None:
         super().__init__()
         self.model, self.kind, self.config = model, kind, config
-        self.scores = make_metrics(kind, classes)
+        self.scores = None if kind in OWN_LOSS else make_metrics(kind, classes)
         self.logits: Callable[[Any], Tensor] = forward or model.forward
 
     def setup(self, stage: str) -> None:  # noqa: ARG002
         """Make the loss (a closure, which cannot travel to another process) and share the CPU's cores."""
-        self.loss: Loss = make_loss(self.kind, self.config.loss, self.config.class_weights)
+        if self.scores is not None:
+            self.loss: Loss = make_loss(self.kind, self.config.loss, self.config.class_weights)
         if self.config.devices > 1 and self.device.type == "cpu":
             torch.set_num_threads(max(1, cores() // self.config.devices))
 
     def training_step(self, batch: tuple[Any, Tensor], number: int) -> Tensor:
         """The loss of one batch; a loss that is not finite stops the run before it spoils the weights."""
         x, y = batch
-        value = self.loss(self.logits(x), y)
+        own = self.scores is None
+        value = self.own_loss(x, number, self.current_epoch) if own else self.loss(self.logits(x), y)
         if not math.isfinite(value.item()):
             raise TrainingError(
                 f"loss is {value.item()} at epoch {self.current_epoch}, batch {number}: lower learning_rate "
@@ -61,12 +68,26 @@ class TaskModule(L.LightningModule):
         self.log("loss", value, on_step=False, on_epoch=True, batch_size=len(y), sync_dist=many)
         return value
 
-    def validation_step(self, batch: tuple[Any, Tensor], number: int) -> None:  # noqa: ARG002
-        """Add the batch to the validation scores."""
-        update_metrics(self.scores, self.kind, self.logits(batch[0]), batch[1])
+    def own_loss(self, x: Tensor, number: int, epoch: int = VALIDATION) -> Tensor:
+        """The loss of a model of `OWN_LOSS`, seeded by epoch and batch, so that a resumed run asks the same."""
+        rank, world = place()
+        seed = purpose_seed(self.config.seed, "mask", epoch, number * world + rank)
+        value: Tensor = self.model.own_loss(x, seed)  # type: ignore[operator]
+        return value
+
+    def validation_step(self, batch: tuple[Any, Tensor], number: int) -> None:
+        """Add the batch to the validation scores. Without labels: the loss, each epoch with the same questions."""
+        if self.scores is not None:
+            update_metrics(self.scores, self.kind, self.logits(batch[0]), batch[1])
+            return
+        value = self.own_loss(batch[0], number)
+        many = self.config.devices > 1
+        self.log("reconstruction", value, on_step=False, on_epoch=True, batch_size=len(batch[1]), sync_dist=many)
 
     def on_validation_epoch_end(self) -> None:
         """Log the scores."""
+        if self.scores is None:
+            return
         values = self.scores.compute()
         self.scores.reset()
         self.log_dict(dict(values))
@@ -160,7 +181,7 @@ class _Report(Callback):
         shown = [
             f"{k} {float(v):.3f}"
             for k, v in trainer.callback_metrics.items()
-            if k in ("miou", "accuracy", "map", "rmse")
+            if k in ("miou", "accuracy", "map", "rmse", "reconstruction")
         ]
         self.line = " | " + " ".join(shown[:1]) if shown else ""
 
@@ -185,7 +206,7 @@ def fit(
 
     Args:
         model: its parameters with ``requires_grad`` are trained.
-        kind: of task; see `eosfm.tasks.objectives.OBJECTIVES`.
+        kind: of task; see `eosfm.tasks.objectives.OBJECTIVES`, and `OWN_LOSS` for models that need no labels.
         classes: number of classes (1 for regression).
         train: training batches, shuffled by (seed, epoch).
         validation: picks the best epoch; never a test split.
@@ -199,7 +220,7 @@ def fit(
     Raises:
         TrainingError: a loss that is not finite, or checkpoints of another run in ``folder``.
     """
-    objective = OBJECTIVES[kind]
+    objective = OWN_LOSS[kind] if kind in OWN_LOSS else OBJECTIVES[kind]
     if config.class_weights is not None and len(config.class_weights) != classes:
         raise ConfigError(f"{len(config.class_weights)} class_weights for {classes} classes; give one for each class")
     with seeded(config.seed), relay(progress if config.devices > 1 else None) as told:

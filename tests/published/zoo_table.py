@@ -12,7 +12,8 @@ import yaml
 from eosfm.data.catalogue import open_dataset, reader_options
 
 ROOT = Path(__file__).parents[2]
-HEADER = "| specialist | data set | bands, in order, and unit | task | classes | head | licence of the data |\n|---|---|---|---|---|---|---|"
+COLUMNS = ("specialist", "data set", "bands, in order, and unit", "task", "classes", "head", "licence of the data")
+HEADER = f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|"
 
 
 def row(recipe: dict, folder: Path) -> str:

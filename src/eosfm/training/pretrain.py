@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from eosfm.training.scoring import Array
 
 KIND = "masked-autoencoder"
+CONVNEXT_V2 = MaskedConfig()
 
 
 @record
@@ -122,7 +124,7 @@ def pretrain_masked(
     *,
     name: str,
     description: str = "",
-    masked: MaskedConfig = MaskedConfig(),
+    masked: MaskedConfig = CONVNEXT_V2,
     inputs: BandSet | None = None,
     targets: Sequence[Target] = (),
     start: Start | None = None,
@@ -169,6 +171,7 @@ def pretrain_masked(
     targets = targets or [Target(inputs)]
     rows, columns, shown = masked.grid(train.size)
     statistics, read = train.statistics(), channels(inputs, bands)
+    images.validation.statistics()  # a validation part without a valid pixel fails here, not after hours
     with seeded(purpose_seed(config.seed, "specialist")):
         start = start or Start(ConvNeXtV2Atto(len(inputs)), RANDOM)
         model = MaskedAutoencoder(start.encoder, bands, statistics, inputs, targets, masked)
@@ -191,14 +194,7 @@ def pretrain_masked(
         ),
         chip_size=-(-max(train.size) // MIN_SIZE) * MIN_SIZE,
         task=TaskInfo(kind=KIND, description=what + "; ".join(str(t.bands) for t in targets)),
-        data=DataInfo(
-            name=train.name,
-            licence=train.licence,
-            source=train.source,
-            images=len(train) * train.dates,
-            split=images.rule,
-            sha256=data_hash,
-        ),  # fmt: skip
+        data=_data_info(images, data_hash),
         metrics=tuple(reconstruction(model, images.validation, config, targets)),
         training=training_info(start.text, replace(config, epochs=result.epochs), energy),
         licence=combine(train.licence, start.licence) if start.licence else train.licence,
@@ -207,6 +203,13 @@ def pretrain_masked(
         created="",
     )
     return TrainedSpecialist(save_specialist(start.encoder, card, zoo, overwrite=overwrite), result, energy)
+
+
+def _data_info(images: Imagery, sha256: str) -> DataInfo:
+    t = images.train
+    return DataInfo(
+        name=t.name, licence=t.licence, source=t.source, images=len(t) * t.dates, split=images.rule, sha256=sha256
+    )  # fmt: skip
 
 
 def reconstruction(
@@ -230,23 +233,19 @@ def reconstruction(
         raise DataError(
             f"{chips.name}: no valid hidden pixel of {', '.join(empty)}, so nothing chose the epoch; check nodata"
         )
-    weights = np.array([t.weight for t in targets])
 
-    def loss(part: Array, weight: Array = weights) -> float:
+    def loss(weight: Array, part: Array) -> float:
         error, count = part.sum(0).T
         kept = weight * (count > 0)
         return float((kept * error / np.maximum(count, 1)).sum() / kept.sum()) if kept.sum() > 0 else math.nan
 
-    out = []
-    rows = [("reconstruction", weights)]
+    rows = [("reconstruction", np.array([t.weight for t in targets]))]
     if len(targets) > 1:
         rows += [(f"reconstruction of {t.bands}", w) for t, w in zip(targets, np.eye(len(targets)), strict=True)]
+    seed, n, out = purpose_seed(config.seed, "bootstrap", 0) % 2**32, len(table), []
     for name, weight in rows:
-        low, high = bootstrap(
-            [table], lambda part, w=weight: loss(part, w), purpose_seed(config.seed, "bootstrap", 0) % 2**32
-        )
-        out.append(
-            Metric(name=name, value=loss(table, weight), low=low, high=high, split="validation", samples=len(table),
-                   seed=config.seed)
-        )  # fmt: skip
+        statistic = partial(loss, weight)
+        low, high = bootstrap([table], statistic, seed)
+        value = statistic(table)
+        out.append(Metric(name=name, value=value, low=low, high=high, split="validation", samples=n, seed=config.seed))
     return out

@@ -159,7 +159,8 @@ def open_images(config: ImagesConfig) -> Imagery:
         windows = [windows[i] for i in sorted(rng.permutation(len(windows))[: config.limit])]
     held = _held_back(place, config.seed)
     border = {k: _border([at for _, at, number in windows if place[number] == k]) for k in set(place)}
-    train, validation = [], []
+    train: list[str] = []
+    validation: list[str] = []
     for key, at, number in windows:
         if held:
             (validation if place[number] in held else train).append(key)

@@ -23,7 +23,16 @@ def work(tmp_path, monkeypatch):
 
 def test_every_zoo_command_is_one_function_here():
     mine = {k: f for k, f in cli.COMMANDS.items() if k.startswith("zoo ")}
-    assert set(mine) == {"zoo list", "zoo show", "zoo verify", "zoo add", "zoo import", "zoo push", "zoo pull", "zoo export-stac"}
+    assert set(mine) == {
+        "zoo list",
+        "zoo show",
+        "zoo verify",
+        "zoo add",
+        "zoo import",
+        "zoo push",
+        "zoo pull",
+        "zoo export-stac",
+    }
     assert all(f.__module__ == commands_zoo.__name__ for f in mine.values())
 
 

@@ -8,6 +8,7 @@ import yaml
 from eosfm.bands import BandSet
 from eosfm.config import read_record
 from eosfm.runs import AdaptRun, TrainRun
+from eosfm.training.pretrain import PretrainRun
 from eosfm.units import Unit
 
 ROOT = Path(__file__).parents[2]
@@ -26,7 +27,8 @@ def test_every_recipe_is_read():
     recipes = sorted((ROOT / "recipes").glob("*.yaml"))
     assert recipes
     for path in recipes:
-        assert read_record(TrainRun, yaml.safe_load(path.read_text(encoding="utf-8")), path.name).name == path.stem
+        kind = PretrainRun if path.stem.startswith("pretrain") else TrainRun
+        assert read_record(kind, yaml.safe_load(path.read_text(encoding="utf-8")), path.name).name == path.stem
 
 
 def test_the_unit_table_names_every_unit():

@@ -33,7 +33,15 @@ def test_a_recipe_trains_on_its_miniature(name, tmp_path, monkeypatch):
     text = RECIPES[name].read_text(encoding="utf-8")
     recipe = yaml.safe_load(text)
     assert recipe["name"] == name and f"eosfm train recipes/{name}.yaml data.root=" in text
-    small = ["fit.epochs=1", "fit.batch_size=2", "fit.accumulate=1", "fit.workers=0", "data.limit=4"]
+    small = [
+        "fit.epochs=1",
+        "fit.batch_size=2",
+        "fit.accumulate=1",
+        "fit.workers=0",
+        "fit.devices=1",
+        "fit.validate_every=1",
+        "data.limit=4",
+    ]
     if recipe["data"]["kind"] == "dataset":
         assert recipe["data"]["dataset"] in dataset_names()
         MINIATURES[name](tmp_path / "data")

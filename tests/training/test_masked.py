@@ -295,6 +295,19 @@ def test_a_perfect_prediction_has_no_loss_and_prediction_pixels_lie_where_the_ta
     assert loss_of(model, x, 0) > 0.5
 
 
+def test_each_cell_predicts_its_own_pixels():
+    model = autoencoder()
+    z = torch.zeros(1, 24, 2, 3)
+    z[0, :, 0, 2] = torch.randn(24)
+    model.decoder = torch.nn.Sequential()
+    model.decoder.forward = lambda _: z
+    with torch.no_grad():
+        model.heads[0].bias.zero_()
+        (predicted,) = model(torch.randn(1, 3, 64, 96), torch.ones(1, 1, 2, 3, dtype=torch.bool))
+    rows, columns = predicted[0].ne(0).any(0).nonzero().unbind(1)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (0, 31, 64, 95) and len(rows) == 32 * 32
+
+
 def test_a_batch_with_nothing_to_predict_has_loss_zero_and_finite_gradients():
     model = autoencoder()
     loss = model.own_loss(torch.full((2, 3, 64, 64), float("nan")), seed=0)

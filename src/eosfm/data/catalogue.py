@@ -35,6 +35,15 @@ PUBLISHED: dict[str, str] = {
     "sen12ms-rgb": "sen12ms:sen12ms_rgb",
     "sen12ms-s1": "sen12ms:sen12ms_s1",
     "sen12ms-s2": "sen12ms:sen12ms_s2",
+    "deepglobe-lcc": "aerial_pictures:deepglobe_lcc",
+    "loveda": "aerial_pictures:loveda",
+    "levircd+": "aerial_pictures:levircd_plus",
+    "firerisk": "aerial_pictures:firerisk",
+    "inria": "aerial_cities:inria",
+    "potsdam": "aerial_cities:potsdam",
+    "minifrance": "aerial_cities:minifrance",
+    "landcoverai": "aerial_cities:landcoverai",
+    "opencanopy": "opencanopy:opencanopy",
 }
 """name -> "module:function" below `eosfm.data.published`, imported when asked for (TorchGeo takes seconds to import)"""
 

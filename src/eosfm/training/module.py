@@ -103,7 +103,8 @@ class TaskModule(L.LightningModule):
             {"params": [p for p in trained if p.ndim > 1], "weight_decay": self.config.weight_decay},
             {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
         ]
-        optimiser = torch.optim.AdamW(groups, lr=self.config.learning_rate, fused=True)
+        fused = self.config.precision == "32"  # Lightning clips no gradients of a fused optimiser in mixed precision
+        optimiser = torch.optim.AdamW(groups, lr=self.config.learning_rate, fused=fused)
         total = max(1, int(self.trainer.estimated_stepping_batches))
         rise = max(1, round(self.config.warmup * total))
 

@@ -61,7 +61,7 @@ class PretrainRun:
     images: ImagesConfig | None = None
     """files without labels"""
     data: DataConfig | None = None
-    """or a labelled data set, whose labels are left alone and whose test split is not read"""
+    """or a labelled data set, whose labels and test split are left alone"""
     inputs: str = ""
     """bands that the specialist reads, of those of the data; default all"""
     targets: tuple[TargetConfig, ...] = ()

@@ -38,6 +38,7 @@ COMMANDS: dict[str, Callable[..., Outcome]] = {
     "zoo pull": commands_zoo.zoo_pull,
     "zoo export-stac": commands_zoo.zoo_export_stac,
     "train": commands.train,
+    "pretrain": commands.pretrain,
     "compose": commands.compose,
     "routes": commands.routes,
     "adapt": commands.adapt,

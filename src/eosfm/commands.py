@@ -86,6 +86,22 @@ def train(
     return queue_outcome(results)
 
 
+def pretrain(
+    config: Annotated[Path, typer.Argument(help="YAML file; see recipes/pretrain-synthetic.yaml.")],
+    overrides: Overrides = None,
+    overwrite: Overwrite = False,
+) -> Outcome:
+    """Make a specialist from images without labels. Masked autoencoding; a killed run continues when started again."""
+    from eosfm.progress import bar
+    from eosfm.training.pretrain import run_pretrain
+
+    with bar(f"pretraining {config.stem}") as progress:
+        done = run_pretrain(config, overrides or (), overwrite=overwrite, progress=progress)
+    rows = [("score (validation)", "value", "95 % interval", "samples")]
+    rows += [(m.name, f"{m.value:.4f}", f"{m.low:.4f} to {m.high:.4f}", str(m.samples)) for m in done.card.metrics]
+    return Outcome(done, table=tuple(rows), lines=(f"stored {done.card.reference}",))
+
+
 def compose(
     zoo: ZooDir,
     output: Annotated[Path, typer.Argument(help="Folder to write the ensemble to.")],

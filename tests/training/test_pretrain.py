@@ -167,6 +167,11 @@ def test_pretraining_learns(tmp_path):
     assert done.fit.best < 0.6
 
 
+def test_bf16_trains_with_clipped_gradients(tmp_path):
+    done = pretrain(tiny(), tmp_path, config=replace(CONFIG, epochs=1, precision="bf16"))
+    assert done.fit.best == pytest.approx(done.card.metrics[0].value, rel=0.01)
+
+
 def test_images_partly_without_data_train(tmp_path):
     data = tiny()
     for part in (data.train, data.validation):

@@ -215,7 +215,7 @@ def _data_info(images: Imagery, sha256: str) -> DataInfo:
 def reconstruction(
     model: MaskedAutoencoder, chips: ChipSet, config: FitConfig, targets: Sequence[Target]
 ) -> list[Metric]:
-    """The loss on ``chips`` with the patches hidden that validation hides, and that of each of several targets.
+    """The loss on ``chips`` with the patches hidden that validation hides (on one device), and that of each of several targets.
 
     In a normalised target 1 is the error of a model that knows nothing but the mean of the patch it does not see.
     """

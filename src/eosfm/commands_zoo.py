@@ -47,7 +47,7 @@ def zoo_list(
         modality=modality or "",
         commercial=licence == "commercial",
     )
-    rows = [("name", "bands", "task", "score (test)", "images", "licence")]
+    rows = [("name", "bands", "task", "score", "images", "licence")]
     for e in kept:
         c = e.card
         score = f"{c.metrics[0].name} {c.metrics[0].value:.3f}" if c.metrics else "-"

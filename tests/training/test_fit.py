@@ -144,7 +144,7 @@ def test_kill_minus_nine_then_resume_equals_an_uninterrupted_run(tmp_path):
 
 def test_a_run_folder_of_another_run_is_refused(tmp_path):
     train_specialist(tiny(), replace(CONFIG, epochs=1), tmp_path / "zoo", name="one", head=HEAD, run=tmp_path / "run")
-    with pytest.raises(TrainingError, match=r"other (training settings|data or initial weights)"):
+    with pytest.raises(TrainingError, match=r"other (training settings|data, initial weights or mask)"):
         train_specialist(
             tiny(), replace(CONFIG, epochs=2), tmp_path / "zoo", name="two", head=HEAD, run=tmp_path / "run"
         )

@@ -315,7 +315,7 @@ _RUN_PARTS = {
     "config": "training settings",
     "kind": "task",
     "classes": "classes",
-    "identity": "data or initial weights",
+    "identity": "data, initial weights or mask",
 }
 
 

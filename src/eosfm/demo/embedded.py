@@ -49,7 +49,7 @@ def fixed_labels(seed: int, data_seed: int, train: int, test: int) -> Splits:  #
 
 def embedded_plan(seed: int, quick: bool) -> DemoPlan:
     """The plan; ``quick`` shrinks everything until it means nothing, for smoke tests."""
-    chips, epochs = (24, 1) if quick else (768, 8)
+    chips, epochs = (24, 1) if quick else (512, 8)
     specialists = tuple(
         SpecialistPlan(
             name=name,
@@ -61,11 +61,11 @@ def embedded_plan(seed: int, quick: bool) -> DemoPlan:
         )
         for i, (name, about, task, bands) in enumerate(_SPECIALISTS[:2] if quick else _SPECIALISTS)
     )
-    adapt = FitConfig(epochs=1 if quick else 28, batch_size=8, learning_rate=1e-3, validate_every=1 if quick else 4)
+    adapt = FitConfig(epochs=1 if quick else 24, batch_size=8, learning_rate=1e-3, validate_every=1 if quick else 4)
     scratch = FitConfig(
-        epochs=1 if quick else 36, batch_size=8, learning_rate=1e-3, augment=True, validate_every=1 if quick else 4
+        epochs=1 if quick else 32, batch_size=8, learning_rate=1e-3, augment=True, validate_every=1 if quick else 4
     )
-    train, test = (8, 8) if quick else (48, 600)
+    train, test = (8, 8) if quick else (48, 400)
     seeds = tuple(1000 + 10 * seed + s for s in range(1 if quick else 3))
     task = TaskPlan(
         name="burn-scars",

@@ -92,12 +92,18 @@ def write_levircd_plus(folder: Path, seed: int = 0) -> None:
             png(at / "label" / f"{part}_{i}.png", change)
 
 
+FIRERISK_CODES = {c: i + 1 for i, c in enumerate(
+    ("Very_Low", "Low", "Moderate", "High", "Very_High", "Non-burnable", "Water"))}  # fmt: skip
+
+
 def write_firerisk(folder: Path, seed: int = 0) -> None:
     rng = np.random.default_rng(seed)
     for part, n in (("train", 3), ("val", 1)):
         for c in FIRERISK:
             for i in range(n):
-                png(folder / "FireRisk" / part / c / f"{part}_{c}_{i}.png", picture(rng, 64))
+                number, code = 27032281 + 110 * i, FIRERISK_CODES[c]
+                name = f"{number}_{code}_{-103.430441201095 + 2 * i}_{44.2804260315038 + code / 100}.png"
+                png(folder / "FireRisk" / part / c / name, picture(rng, 64))
 
 
 def write_inria(folder: Path, seed: int = 0) -> None:

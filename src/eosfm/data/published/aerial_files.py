@@ -49,6 +49,7 @@ class TileReader:
         wanted: those to return, in order.
         values: ``(stored label, class)`` pairs; 255 is ignored.
         colours: ``((red, green, blue), class)`` pairs, for labels that are pictures.
+        binarize: label channels of 128 and more mean 255, the others 0, where the data set says that its colours are not pure.
     """
 
     root: Path
@@ -56,18 +57,28 @@ class TileReader:
     wanted: tuple[str, ...]
     values: tuple[tuple[int, int], ...] = ()
     colours: tuple[tuple[Colour, int], ...] = ()
+    binarize: bool = False
 
     def __call__(self, key: str, /) -> tuple[Tensor, Tensor]:
         name, window = window_of(key)
         *images, label = name.split("|")
         order = [self.stored.index(b) for b in self.wanted]
-        x = np.concatenate([read_pixels(self.root / i, len(self.stored), window)[order] for i in images])
+        x = np.concatenate([_eight_bit(self.root / i, len(self.stored), window)[order] for i in images])
         path = self.root / label
         if self.colours:
-            y = by_colour(read_pixels(path, 3, window), dict(self.colours), str(path))
+            rgb = read_pixels(path, 3, window)
+            y = by_colour((rgb >= 128) * 255 if self.binarize else rgb, dict(self.colours), str(path))
         else:
             y = relabel(read_pixels(path, 1, window)[0], dict(self.values), str(path))
         return torch.from_numpy(x.astype(np.float32)), torch.from_numpy(np.ascontiguousarray(y))
+
+
+def _eight_bit(path: Path, count: int, window: Window) -> NDArray[np.uint8]:
+    """`read_pixels` of a picture: a copy in 16 bit would be read as 8 bit, 257 times too bright, in one split only."""
+    pixels = read_pixels(path, count, window)
+    if pixels.dtype != np.uint8:
+        raise DataError(f"{path}: {pixels.dtype} values; expected 8 bit, as published")
+    return pixels
 
 
 def scene_keys(root: Path, scenes: Sequence[Scene], side: int, title: str) -> list[str]:

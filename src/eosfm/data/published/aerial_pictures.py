@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,6 +51,9 @@ def deepglobe_lcc(root: Path, *, seed: int = 0, limit: int | None = None, tile: 
     training pictures, drawn by ``seed``, is held out for validation. Where a picture lies is not published, so that
     neighbours may be in two splits: said in the rule.
 
+    Label channels are cut at 128, as the data set's notes ask ("may not be pure 0 and 255"); TorchGeo turns every other
+    colour into class 0, urban, without a word. A colour that is no class after the cut, (255, 0, 0), is an error.
+
     Raises:
         DataError: missing files, other sizes, or a colour of no class.
     """
@@ -62,7 +67,7 @@ def deepglobe_lcc(root: Path, *, seed: int = 0, limit: int | None = None, tile: 
     }
     keys = {p: scene_keys(root, some, tile, "DeepGlobe") for p, some in parts.items()}
     rule = f"published lists by picture; {_SHARE:.0%} of the training pictures validate (seed {seed}); places are not published"
-    reader = TileReader(root, _RGB, _RGB, colours=tuple(DEEPGLOBE_COLOURS.items()))
+    reader = TileReader(root, _RGB, _RGB, colours=tuple(DEEPGLOBE_COLOURS.items()), binarize=True)
     return streamed(_DEEPGLOBE, keys, reader, (tile, tile), rule, limit=limit, seed=seed)
 
 
@@ -180,7 +185,7 @@ _FIRERISK = About(
 )
 _FIRERISK_LAYOUT = Layout(
     "FireRisk",
-    f"FireRisk/{{train,val}}/{{{','.join(FIRERISK)}}}/*.png",
+    f"FireRisk/{{train,val}}/{{{','.join(FIRERISK)}}}/<number>_<code>_<longitude>_<latitude>.png",
     "91,872 pictures (14 GB): FireRisk.zip from https://hf.co/datasets/isaaccorley/fire_risk",
     "firerisk",
 )
@@ -202,21 +207,39 @@ class _Picture:
 def firerisk(root: Path, *, seed: int = 0, limit: int | None = None) -> Splits:
     """Fire risk in seven classes from 1 m aerial pictures: uint8 red, green, blue ``(3, h, w)``; one label each.
 
-    The published validation split tests; a tenth of each class of the training split, drawn by ``seed``, validates. Places
-    are not published, so that neighbours may be in two splits: said in the rule.
+    The published validation split tests. File names hold longitude and latitude, so that whole squares of one degree are
+    held out for validation: a tenth of those of the training split, drawn by ``seed``. Nothing says that
+    the published split is by place: the rule counts the test pictures in a square that is trained on.
 
     Raises:
-        DataError: missing classes, pictures of different sizes.
+        DataError: missing classes, a name without a place, pictures of different sizes.
     """
     root = _FIRERISK_LAYOUT.folder(root, *(f"FireRisk/{part}/{c}" for part in ("train", "val") for c in FIRERISK))
-    parts: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
-    for c in FIRERISK:
-        train, test = ([f"FireRisk/{p}/{c}/{f.name}" for f in sorted((root / f"FireRisk/{p}/{c}").glob("*.png"))]
-                       for p in ("train", "val"))  # fmt: skip
-        out = held_out(train, 0.1, seed, f"FireRisk, {c}")
-        parts["train"] += [k for k in train if k not in out]
-        parts["validation"] += [k for k in train if k in out]
-        parts["test"] += test
+    train, test = ([f"FireRisk/{part}/{c}/{f.name}" for c in FIRERISK
+                    for f in sorted((root / f"FireRisk/{part}/{c}").glob("*.png"))] for part in ("train", "val"))  # fmt: skip
+    out = held_out(map(_square, train), 0.1, seed, "FireRisk")
+    parts = {
+        "train": [k for k in train if _square(k) not in out],
+        "validation": [k for k in train if _square(k) in out],
+        "test": test,
+    }
+    known = {_square(k) for k in parts["train"]}
+    near = sum(_square(k) in known for k in test)
     size = picture_size(root / parts["train"][0])
-    rule = f"a tenth of each class of its training pictures validates (seed {seed}); its validation split tests; places unknown"
+    rule = (
+        f"{len(out)} squares of one degree of its training pictures validate (seed {seed}); its validation split tests, "
+        f"{near} of {len(test)} pictures of it in a square that is trained on"
+    )
     return streamed(_FIRERISK, parts, _Picture(root, size), size, rule, limit=limit, seed=seed)
+
+
+_PLACED = re.compile(r"\d+_\d+_(-?\d+(?:\.\d+)?)_(-?\d+(?:\.\d+)?)\.png")
+
+
+def _square(key: str) -> str:
+    """The degree of longitude and latitude that a picture lies in."""
+    if not (m := _PLACED.fullmatch(key.rpartition("/")[2])):
+        raise DataError(
+            f"{key}: expected a name like 27032281_4_-103.430441_44.280426.png, with longitude and latitude"
+        )
+    return f"{math.floor(float(m[1]))} {math.floor(float(m[2]))}"

@@ -102,6 +102,17 @@ def test_compose_then_embed(monkeypatch, capsys, work, tiny_zoo):
     assert (work / "f.tif").exists() and "tiles" in out
 
 
+def test_an_ensemble_for_any_input_reads_what_the_scene_says(monkeypatch, capsys, work, tiny_zoo):
+    """As the README shows it: no --bands, because the file names its own; who is left out is said."""
+    call(monkeypatch, capsys, "compose", str(tiny_zoo), "ens", "--fusion", "concat")
+    bands = BandSet.parse("sentinel-2-l2a:B04,B03,B02@reflectance")
+    write_scene(work / "own.tif", np.random.default_rng(0).random((3, 64, 64), np.float32) / 3, bands,
+                georeference("EPSG:32631", 500000, 5000000, 10.0))  # fmt: skip
+    code, out, err = call(monkeypatch, capsys, "embed", "ens", "own.tif", "g.tif")
+    assert code == 0, err
+    assert "left out s1-sar" in out and (work / "g.tif").exists()
+
+
 def test_embedding_with_an_untrained_fusion_is_refused(monkeypatch, capsys, work, tiny_zoo):
     write_scene(work / "s.tif", np.full((6, 64, 64), 0.1, np.float32), BandSet.parse(HLS), PLACE)
     call(monkeypatch, capsys, "compose", tiny_zoo, "ens")

@@ -307,8 +307,9 @@ def embed(
 ) -> Outcome:
     """Write the fused features of a scene. GeoTIFF in, feature GeoTIFF out."""
     from eosfm.bands import BandSet
-    from eosfm.composition import load
+    from eosfm.composition import MANIFEST, load, read_manifest
     from eosfm.inference.predict import predict_scene
+    from eosfm.inference.scene import bands_of
     from eosfm.tasks.model import TASK, SceneFeatures, fingerprint, load_task_model
 
     declared = BandSet.parse(bands) if bands else None
@@ -316,7 +317,9 @@ def embed(
         loaded, card = load_task_model(model, zoo)
         ensemble, side = loaded.encoder, card.task.chip_size
     else:
-        ensemble = load(model, declared, zoo=zoo)
+        # An ensemble that is not tied to an input reads what the scene says it holds.
+        tied = (model / MANIFEST).exists() and read_manifest(model / MANIFEST).bands is not None
+        ensemble = load(model, declared or (None if tied else bands_of(image)), zoo=zoo)
         side = max(c.chip_size for c in ensemble.cards)
         if not ensemble.fusion_trained and any(True for _ in ensemble.fusion.parameters()):
             raise ConfigError(
@@ -328,4 +331,6 @@ def embed(
         features, image, output, bands=declared, nodata=nodata, batch_size=batch_size, overwrite=overwrite,
         allow_no_crs=allow_no_crs,
     )  # fmt: skip
-    return scene_outcome(report)
+    outcome = scene_outcome(report)
+    left = tuple(f"left out {s.specialist}: {s.reason}" for s in ensemble.skipped)
+    return replace(outcome, lines=(*outcome.lines, *left))

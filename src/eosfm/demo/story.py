@@ -217,7 +217,9 @@ def _seed_table(top: dict[str, Summary], comparisons: Sequence[Comparison]) -> T
                 (e.low or 0.0) > (m.high or 0.0) for e, m in zip(own, scores, strict=True)
             )
     counts = ", ".join(f"{name} {n} of {len(own)}" for name, n in clear.items())
-    caption = f"Each seed draws its own labels. Seeds whose ensemble interval lies wholly above the method's: {counts}."
+    same = len({c.data_sha256 for c in comparisons}) == 1
+    labels = "All seeds share the same labels" if same else "Each seed draws its own labels"
+    caption = f"{labels}. Seeds whose ensemble interval lies wholly above the method's: {counts}."
     return Table(columns, rows, caption, highlight=0)
 
 

@@ -22,6 +22,20 @@ from eosfm.units import convert, convertible
 _SAMPLES_PER_AXIS, _SAMPLE_SIDE = 4, 256
 
 
+def bands_of(path: Path | str) -> BandSet:
+    """The bands that the GeoTIFF at ``path`` says it holds (its `BANDS_TAG` or band descriptions).
+
+    Raises:
+        BandError: it does not say; RasterError: it cannot be read.
+    """
+    file = RasterFile(path)
+    try:
+        found = agreed_bands(file.path, None, file.descriptions, file.tag(BANDS_TAG), alpha=file.alpha)
+    finally:
+        file.close()
+    return found
+
+
 class SceneReader:
     """Windows of one GeoTIFF as float32 in the bands and units a model wants, NaN where a pixel is invalid.
 

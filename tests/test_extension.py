@@ -12,7 +12,8 @@ from eosfm.contracts import ConfigError, EosfmError, ZooError
 from eosfm.ensemble import Ensemble
 from eosfm.fusion.fuse import FUSIONS
 from eosfm.specialists.store import load_specialist, save_specialist
-from eosfm.tasks.model import TaskSpec, extend_task_model, load_task_model, save_task_model
+from eosfm.tasks.model import TaskSpec
+from eosfm.tasks.stored import extend_task_model, load_task_model, save_task_model
 from eosfm.training.energy import Energy
 from eosfm.training.fit import adapt_ensemble, data_info, training_info
 from helpers import TINY, equal, image, make_specialist, statistics_of

@@ -22,8 +22,9 @@ LAYERS = [
     ["data"],
     ["training"],
     ["benchmark", "report"],
+    ["explain"],
     ["demo", "runs", "queue", "progress"],
-    ["outcomes", "commands", "commands_zoo", "cli", "__main__"],
+    ["outcomes", "commands", "commands_explain", "commands_zoo", "cli", "__main__"],
 ]
 FORBIDDEN_WITHIN_LAYER = [
     ("specialists", "fusion"),
@@ -42,7 +43,7 @@ DOORS = {
     "codecarbon": {"training/energy.py"},
     "matplotlib": {"report/*"},
     "jinja2": {"report/*"},
-    "typer": {"commands.py", "commands_zoo.py", "cli.py"},
+    "typer": {"commands.py", "commands_explain.py", "commands_zoo.py", "cli.py"},
     "rich": {"progress.py", "cli.py", "inference/sweep.py"},
 }
 

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from eosfm.composition import load
     from eosfm.ensemble import Ensemble
     from eosfm.statistics import BandStatistics, band_statistics
-    from eosfm.tasks.model import TaskModel, load_task_model
+    from eosfm.tasks.model import TaskModel
+    from eosfm.tasks.stored import load_task_model
 
 _HOME = {
     "AdaptationPlan": "eosfm.adaptation",

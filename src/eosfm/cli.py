@@ -10,7 +10,7 @@ from functools import wraps
 
 import typer
 
-from eosfm import commands, commands_zoo
+from eosfm import commands, commands_explain, commands_zoo
 from eosfm._version import __version__
 from eosfm.contracts import EosfmError, missing_extra
 from eosfm.outcomes import Outcome
@@ -42,6 +42,11 @@ COMMANDS: dict[str, Callable[..., Outcome]] = {
     "compose": commands.compose,
     "routes": commands.routes,
     "adapt": commands.adapt,
+    "select": commands_explain.select,
+    "prune": commands_explain.prune,
+    "scaling": commands_explain.scaling,
+    "explain": commands_explain.explain,
+    "similarity": commands_explain.similarity,
     "evaluate": commands.evaluate,
     "predict": commands.predict,
     "embed": commands.embed,

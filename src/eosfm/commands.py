@@ -185,7 +185,8 @@ def adapt(
     from eosfm.runs import AdaptRun, read_run
     from eosfm.specialists.store import load_specialist
     from eosfm.specialists.zoo import find
-    from eosfm.tasks.model import TaskSpec, load_task_model, save_task_model
+    from eosfm.tasks.model import TaskSpec
+    from eosfm.tasks.stored import learned_choice, load_task_model, save_task_model
     from eosfm.training.energy import EnergyMeter
     from eosfm.training.fit import adapt_ensemble, data_info, training_info
     from eosfm.training.scoring import score
@@ -216,17 +217,19 @@ def adapt(
         )  # fmt: skip
     with bar(f"adapting {run.name}") as progress:
         model, _, energy = adapt_ensemble(
-            ensemble, splits, task, run.fit, cache=run.cache, start=start, run=run.run or Path("runs") / run.name,
-            meter=EnergyMeter(), progress=progress, label=run.name,
+            ensemble, splits, task, run.fit, cache=run.cache, start=start, selection=run.selection,
+            run=run.run or Path("runs") / run.name, meter=EnergyMeter(), progress=progress, label=run.name,
         )  # fmt: skip
     result = score(model, splits.test, run.fit.seed)
     card = save_task_model(
         model, folder, run.zoo, name=run.name, data=data_info(splits, splits.train.sha256()),
-        training=training_info("frozen ensemble", run.fit, energy), metrics=result.metrics, overwrite=overwrite,
+        training=training_info("frozen ensemble", run.fit, energy), metrics=result.metrics,
+        chosen=learned_choice(ensemble), overwrite=overwrite,
     )  # fmt: skip
     skipped = [f"skipped {s.specialist}: {s.reason}" for s in ensemble.skipped]
     warnings = [f"warning: {w}" for w in (*splits.train.unit_warnings(), *splits.train.label_warnings())]
-    return Outcome(card, table=score_table(result, splits), lines=(*warnings, *skipped, f"stored {folder}"))
+    chose = [f"kept {', '.join(c.kept)}; dropped {', '.join(c.dropped) or 'none'}"] if (c := card.chosen) else []
+    return Outcome(card, table=score_table(result, splits), lines=(*warnings, *skipped, *chose, f"stored {folder}"))
 
 
 def evaluate(
@@ -242,7 +245,7 @@ def evaluate(
     from eosfm.data.files import open_data
     from eosfm.files import write_json
     from eosfm.runs import read_data
-    from eosfm.tasks.model import load_task_model
+    from eosfm.tasks.stored import load_task_model
     from eosfm.training.scoring import score
 
     loaded, card = load_task_model(model, zoo)
@@ -276,7 +279,8 @@ def predict(
     """Map a whole scene. GeoTIFF in, GeoTIFF out, in bounded memory; a killed run continues when started again."""
     from eosfm.bands import BandSet
     from eosfm.inference.predict import predict_scene
-    from eosfm.tasks.model import SceneTaskModel, load_task_model
+    from eosfm.tasks.scene import SceneTaskModel
+    from eosfm.tasks.stored import load_task_model
 
     loaded, card = load_task_model(model, zoo)
     colours = [(int(c[1:3], 16), int(c[3:5], 16), int(c[5:7], 16)) for c in card.task.colours] or None
@@ -310,7 +314,9 @@ def embed(
     from eosfm.composition import MANIFEST, load, read_manifest
     from eosfm.inference.predict import predict_scene
     from eosfm.inference.scene import bands_of
-    from eosfm.tasks.model import TASK, SceneFeatures, fingerprint, load_task_model
+    from eosfm.tasks.model import fingerprint
+    from eosfm.tasks.scene import SceneFeatures
+    from eosfm.tasks.stored import TASK, load_task_model
 
     declared = BandSet.parse(bands) if bands else None
     if (model / TASK).exists():

@@ -232,7 +232,7 @@ def zoo_add(
     zoo: Annotated[Path | None, typer.Option(help="Where the specialists lie, if not in the model's zoo.")] = None,
 ) -> Outcome:
     """Add specialists to a task model. It predicts what it did until it is adapted further (`start:` of an adapt file)."""
-    from eosfm.tasks.model import extend_task_model
+    from eosfm.tasks.stored import extend_task_model
 
     card = extend_task_model(model, names, output, zoo)
     return Outcome(card, lines=(f"stored {output}; its new fusion weights are 0 until it is adapted further",))

@@ -83,6 +83,8 @@ def manifest_of(ensemble: Ensemble, folder: Path, zoo: Path) -> EnsembleManifest
         raise ConfigError(
             "some views are ablated, which is not stored: keep the others with pruned(...), or undo it with ablate([])"
         )
+    if ensemble.selector is not None:
+        raise ConfigError("a selection is being learnt: store pruned(selector.chosen()), which is what it chose")
     return EnsembleManifest(
         specialists=tuple(_reference(c) for c in ensemble.cards),
         zoo=os.path.relpath(zoo.resolve(), folder.resolve()),

@@ -15,10 +15,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from eosfm.adaptation import adapt, plan_views, require_readable
+from eosfm.adaptation import AdaptationPlan, adapt, plan_views, require_readable
 from eosfm.bands import BandSet
 from eosfm.contracts import AdaptationError, BandError, CardError, Pyramid, ZooError, known
 from eosfm.fusion.fuse import Fusion, Normalise, make_fusion
+from eosfm.fusion.selection import SelectionConfig, TopK
 from eosfm.rules import DEFAULT_RULES
 from eosfm.seeding import seeded
 from eosfm.specialists.card import SpecialistCard
@@ -57,6 +58,7 @@ class Ensemble(nn.Module):
     """
 
     gates: Tensor
+    selector: TopK | None
 
     def __init__(
         self,
@@ -102,6 +104,7 @@ class Ensemble(nn.Module):
         with seeded(seed):
             self.fusion: Fusion = make_fusion(fusion, len(self.views), normalise)
         self.register_buffer("gates", torch.ones(len(self.views)), persistent=False)
+        self.register_module("selector", None)
         self.fusion_trained = False
 
     @property
@@ -126,8 +129,13 @@ class Ensemble(nn.Module):
 
     def fuse(self, pyramids: Sequence[Pyramid]) -> Pyramid:
         """The trainable half of `forward`, for features that were computed before."""
-        fused: Pyramid = self.fusion(pyramids, self.gates)
+        fused: Pyramid = self.fusion(pyramids, self.gates if self.selector is None else self.gates * self.selector())
         return fused
+
+    def select(self, config: SelectionConfig) -> TopK:
+        """Learn, while fusion and head are trained, which ``config.keep`` specialists to keep; then `pruned` to them."""
+        self.selector = TopK([c.name for c in self.cards], self._encoder_of, config)
+        return self.selector
 
     def ablate(self, names: Iterable[str]) -> None:
         """Switch off the specialists or views called ``names``, exactly at the fusion; ``ablate([])`` restores all."""
@@ -139,16 +147,12 @@ class Ensemble(nn.Module):
         kept = sorted(self._views_of(keep))
         if not kept:
             raise AdaptationError("pruning must keep at least one view")
-        new = object.__new__(Ensemble)
-        nn.Module.__init__(new)
-        new.bands, new.statistics, new.rules = self.bands, self.statistics, self.rules
-        new.views, new.skipped = [self.views[v] for v in kept], list(self.skipped)
         used = sorted({self._encoder_of[v] for v in kept})
-        new.cards, new.encoders = [self.cards[e] for e in used], nn.ModuleList(self.encoders[e] for e in used)
-        new._encoder_of = [used.index(self._encoder_of[v]) for v in kept]
-        new.fusion, new.fusion_trained = self.fusion.narrowed(kept), self.fusion_trained
-        new.register_buffer("gates", self.gates[kept].clone(), persistent=False)
-        return new
+        return self._with(
+            [self.views[v] for v in kept], list(self.skipped), [self.cards[e] for e in used],
+            [self.encoders[e] for e in used], [used.index(self._encoder_of[v]) for v in kept],
+            self.fusion.narrowed(kept), self.gates[kept].clone(),
+        )  # fmt: skip
 
     def extended(self, specialists: Sequence[Specialist]) -> Ensemble:
         """A larger ensemble with ``specialists`` added: the same output, because their fusion weights start at 0.
@@ -161,14 +165,25 @@ class Ensemble(nn.Module):
         more = Ensemble(specialists, self.bands, statistics=self.statistics, rules=self.rules)
         if twice := {c.name for c in self.cards} & {c.name for c in more.cards}:
             raise ZooError(f"the ensemble already has {', '.join(sorted(twice))}")
+        return self._with(
+            [*self.views, *more.views], [*self.skipped, *more.skipped], [*self.cards, *more.cards],
+            [*self.encoders, *more.encoders], [*self._encoder_of, *(len(self.cards) + e for e in more._encoder_of)],
+            self.fusion.widened(len(more.views)), torch.cat([self.gates, more.gates.to(self.gates)]),
+        )  # fmt: skip
+
+    def _with(
+        self, views: list[AdaptationPlan], skipped: list[Skipped], cards: list[SpecialistCard],
+        encoders: Sequence[nn.Module], encoder_of: list[int], fusion: Fusion, gates: Tensor,
+    ) -> Ensemble:  # fmt: skip
+        """This ensemble for the same input, with other views; without a selector."""
         new = object.__new__(Ensemble)
         nn.Module.__init__(new)
         new.bands, new.statistics, new.rules = self.bands, self.statistics, self.rules
-        new.views, new.skipped = [*self.views, *more.views], [*self.skipped, *more.skipped]
-        new.cards, new.encoders = [*self.cards, *more.cards], nn.ModuleList([*self.encoders, *more.encoders])
-        new._encoder_of = [*self._encoder_of, *(len(self.cards) + e for e in more._encoder_of)]
-        new.fusion, new.fusion_trained = self.fusion.widened(len(more.views)), self.fusion_trained
-        new.register_buffer("gates", torch.cat([self.gates, more.gates.to(self.gates)]), persistent=False)
+        new.views, new.skipped, new.cards = views, skipped, cards
+        new.encoders, new._encoder_of = nn.ModuleList(encoders), encoder_of
+        new.fusion, new.fusion_trained = fusion, self.fusion_trained
+        new.register_buffer("gates", gates, persistent=False)
+        new.register_module("selector", None)
         return new
 
     def _views_of(self, names: Iterable[str]) -> set[int]:

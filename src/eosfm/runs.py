@@ -8,6 +8,7 @@ from pathlib import Path
 from eosfm.config import read_record, read_yaml, record
 from eosfm.data.files import DataConfig
 from eosfm.fusion.fuse import Normalise
+from eosfm.fusion.selection import SelectionConfig
 from eosfm.rules import DEFAULT_RULES
 from eosfm.specialists.card import require_safe_name
 from eosfm.tasks.model import HeadConfig
@@ -47,6 +48,8 @@ class AdaptRun:
     data: DataConfig
     fit: FitConfig = FitConfig(epochs=80, batch_size=8, learning_rate=5e-4)
     head: HeadConfig = HeadConfig()
+    selection: SelectionConfig | None = None
+    """learn which ``keep`` specialists to keep; the stored model has no trace of the others"""
     start: Path | None = None
     """a task model to train further, with its specialists, fusion, head and statistics"""
     cache: bool = True
@@ -79,3 +82,11 @@ def read_data(path: Path, overrides: Sequence[str] = ()) -> DataConfig:
     """The ``data`` part of a YAML file."""
     content = read_yaml(path, overrides)
     return read_record(DataOnly, {"data": content.get("data", content)}, str(path)).data
+
+
+def read_fit(path: Path, overrides: Sequence[str] = ()) -> FitConfig:
+    """The ``fit`` part of an adapt file; that of `AdaptRun` where it has none."""
+    content = read_yaml(path, overrides)
+    default = AdaptRun.__dataclass_fields__["fit"].default
+    assert isinstance(default, FitConfig)
+    return read_record(FitConfig, content["fit"], str(path)) if "fit" in content else default

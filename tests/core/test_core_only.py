@@ -25,7 +25,8 @@ from eosfm.specialists.card import *
 from eosfm.specialists.encoder import untrained_encoder
 from eosfm.specialists.store import save_specialist
 from eosfm.statistics import BandStatistics
-from eosfm.tasks.model import TaskModel, TaskSpec, HeadConfig, save_task_model
+from eosfm.tasks.model import HeadConfig, TaskModel, TaskSpec
+from eosfm.tasks.stored import save_task_model
 work = Path(sys.argv[1])
 bands = BandSet.parse("sentinel-2-l2a:B04,B03,B02@reflectance")
 card = SpecialistCard(name="rgb", bands=card_bands(bands), chip_size=32,

@@ -16,7 +16,8 @@ from eosfm.ensemble import Ensemble
 from eosfm.files import write_json
 from eosfm.specialists.card import DataInfo, TrainingInfo
 from eosfm.specialists.store import load_specialist, save_specialist
-from eosfm.tasks.model import HeadConfig, TaskModel, TaskSpec, load_task_model, save_task_model
+from eosfm.tasks.model import HeadConfig, TaskModel, TaskSpec
+from eosfm.tasks.stored import load_task_model, save_task_model
 from eosfm.training.module import AtomicCheckpoints, read_checkpoint
 from helpers import TINY, full_disk, image, make_specialist, statistics_of, tree
 

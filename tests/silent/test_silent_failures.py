@@ -23,8 +23,9 @@ from eosfm.files import atomic_folder
 from eosfm.specialists.card import DataInfo, Metric, TrainingInfo
 from eosfm.specialists.store import load_specialist
 from eosfm.statistics import BandStatistics
-from eosfm.tasks.model import HeadConfig, TaskModel, TaskSpec, fingerprint, load_task_model, save_task_model
+from eosfm.tasks.model import HeadConfig, TaskModel, TaskSpec, fingerprint
 from eosfm.tasks.objectives import make_loss
+from eosfm.tasks.stored import load_task_model, save_task_model
 from eosfm.training.fit import cache_features
 from eosfm.training.scoring import STATISTICS, per_chip_counts
 from helpers import TINY, edit_json, equal, full_disk, image, make_encoder, make_specialist, statistics_of

@@ -18,21 +18,9 @@ from eosfm.files import OutputError, sha256_file
 from eosfm.specialists.card import DataInfo, Metric, TrainingInfo
 from eosfm.specialists.store import load_specialist, save_specialist
 from eosfm.tasks.kinds import KINDS
-from eosfm.tasks.model import (
-    HeadConfig,
-    SceneFeatures,
-    SceneTaskModel,
-    TaskCard,
-    TaskModel,
-    TaskSpec,
-    fingerprint,
-    is_frozen_key,
-    load_task_model,
-    load_trainable,
-    pad,
-    probabilities,
-    save_task_model,
-)  # fmt: skip
+from eosfm.tasks.model import HeadConfig, TaskModel, TaskSpec, fingerprint, is_frozen_key, pad, probabilities
+from eosfm.tasks.scene import SceneFeatures, SceneTaskModel
+from eosfm.tasks.stored import TaskCard, load_task_model, load_trainable, save_task_model  # fmt: skip
 from helpers import TINY, edit_json, equal, full_disk, image, make_specialist, statistics_of, tree
 
 BANDS = BandSet.parse("sentinel-2-l2a:B04,B03,B02@dn-1e4 + sentinel-1:VV,VH@db")

@@ -17,7 +17,8 @@ from eosfm.ensemble import Ensemble
 from eosfm.files import sha256_file
 from eosfm.specialists.encoder import ConvNeXtV2Atto
 from eosfm.specialists.store import load_specialist
-from eosfm.tasks.model import HeadConfig, TaskSpec, load_task_model, save_task_model
+from eosfm.tasks.model import HeadConfig, TaskSpec
+from eosfm.tasks.stored import load_task_model, save_task_model
 from eosfm.training.energy import Energy
 from eosfm.training.fit import adapt_ensemble, data_info, train_specialist, training_info
 from eosfm.training.initial import Start

@@ -28,7 +28,8 @@ from eosfm.seeding import purpose_seed, seeded
 from eosfm.specialists.store import load_specialist
 from eosfm.specialists.zoo import find
 from eosfm.statistics import BandStatistics
-from eosfm.tasks.model import TaskModel, TaskSpec, pad, save_task_model
+from eosfm.tasks.model import TaskModel, TaskSpec, pad
+from eosfm.tasks.stored import save_task_model
 from eosfm.training.energy import Energy
 from eosfm.training.fit import Features, cache_features, data_info, training_info
 from eosfm.training.module import fit

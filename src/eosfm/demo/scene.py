@@ -15,7 +15,8 @@ from eosfm.inference.predict import SceneReport, predict_scene
 from eosfm.inference.raster import RasterFile, georeference, write_scene
 from eosfm.inference.scene import SceneReader
 from eosfm.report.pictures import class_colours
-from eosfm.tasks.model import SceneTaskModel, load_task_model
+from eosfm.tasks.scene import SceneTaskModel
+from eosfm.tasks.stored import load_task_model
 
 SIDE_NODATA = 48
 """a corner of the synthetic scene without data, to show that nodata in is nodata out"""

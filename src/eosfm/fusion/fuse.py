@@ -13,6 +13,7 @@ from copy import deepcopy
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eosfm.contracts import PYRAMID_CHANNELS, ConfigError, Pyramid, known
@@ -44,6 +45,8 @@ class Fusion(nn.Module):
     """What all fusions share: a norm per view and level, then gates. Subclasses combine."""
 
     name: str
+    linear = False
+    """whether the fused map is a sum over views; see `contributions`"""
 
     def __init__(self, views: int, normalise: Normalise = "none") -> None:
         super().__init__()
@@ -65,6 +68,25 @@ class Fusion(nn.Module):
     def combine(self, level: int, maps: list[Tensor], gates: Tensor) -> Tensor:
         """One fused map from the ungated ``maps`` of one level."""
         raise NotImplementedError
+
+    def contributions(self, pyramids: Sequence[Pyramid], gates: Tensor) -> list[Pyramid]:
+        """What each view adds to the fused pyramid: their sum plus `offset` is `forward`, so subsets need no encoder.
+
+        Raises:
+            ConfigError: the fusion is not linear in the views.
+        """
+        return [
+            [self.part(i, v, n[i](level), gates[v]) for i, level in enumerate(p)]  # type: ignore[index]
+            for v, (n, p) in enumerate(zip(self.norms, pyramids, strict=True))
+        ]
+
+    def part(self, level: int, view: int, m: Tensor, gate: Tensor) -> Tensor:  # noqa: ARG002
+        """What ``view`` adds to one fused map, from its normalised map ``m``; see `contributions`."""
+        raise ConfigError(f"a {self.name} fusion is not a sum over views")
+
+    def offset(self, level: int) -> Tensor | None:  # noqa: ARG002
+        """What the fused map of one level is without any view, per channel; None is 0."""
+        return None
 
     def narrowed(self, keep: Sequence[int]) -> Fusion:
         """A fusion of the views ``keep`` only, equal to this one with the gates of all others at 0."""
@@ -93,6 +115,7 @@ class Conv1x1(Fusion):
     """A linear 1x1 convolution per level to one encoder's width: ``sum(views) * c * c + c`` parameters (paper 3.1)."""
 
     name = "conv1x1"
+    linear = True
 
     def __init__(self, views: int, normalise: Normalise = "none") -> None:
         super().__init__(views, normalise)
@@ -102,6 +125,23 @@ class Conv1x1(Fusion):
         """Linear in every view."""
         out: Tensor = self.convs[level](_gated_concat(maps, gates))
         return out
+
+    def part(self, level: int, view: int, m: Tensor, gate: Tensor) -> Tensor:
+        """See `Fusion.part`: the view's columns applied to its map."""
+        weight, c = self.convs[level].weight, m.shape[1]
+        assert isinstance(weight, Tensor)
+        return F.conv2d(_gated(m, gate), weight[:, view * c : (view + 1) * c])
+
+    def offset(self, level: int) -> Tensor | None:
+        """See `Fusion.offset`: the bias."""
+        bias = self.convs[level].bias
+        assert isinstance(bias, Tensor)
+        return bias
+
+    def weight_energy(self, view: int) -> list[float]:
+        """Sum of squares of the view's columns, per level."""
+        pairs = zip(self.convs, PYRAMID_CHANNELS, strict=True)
+        return [float(k.weight.detach()[:, view * c : (view + 1) * c].square().sum()) for k, c in pairs]  # type: ignore[operator]
 
     def narrowed(self, keep: Sequence[int]) -> Fusion:
         """See `Fusion.narrowed`: the columns of the other views are cut out."""
@@ -176,10 +216,15 @@ class Sum(Fusion):
     """The gated sum of the views: nothing to train."""
 
     name = "sum"
+    linear = True
 
     def combine(self, level: int, maps: list[Tensor], gates: Tensor) -> Tensor:  # noqa: ARG002
         """Sum over views."""
         return torch.stack([_gated(m, g) for m, g in zip(maps, gates, strict=True)]).sum(0)
+
+    def part(self, level: int, view: int, m: Tensor, gate: Tensor) -> Tensor:  # noqa: ARG002
+        """See `Fusion.part`: the gated map itself."""
+        return _gated(m, gate)
 
 
 class Product(Fusion):
@@ -208,6 +253,8 @@ def _gated_concat(maps: list[Tensor], gates: Tensor) -> Tensor:
 
 def _gated(m: Tensor, gate: Tensor) -> Tensor:
     """``m * gate``, but exactly 0 where the gate is 0, also for a view that gives NaN."""
+    if gate.requires_grad:
+        return m * gate  # a gate that is learnt must feel what its view would add, above all while it is 0
     return torch.where(gate == 0, torch.zeros_like(m), m * gate)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eosfm.contracts import DataError
+from eosfm.report.axes import blue, cycle, end_labels, number, padded, ticks
 from eosfm.report.panels import Panel, gallery, scene_panels
 from eosfm.report.routes import RouteView, band_labels, route_diagram
 from eosfm.report.style import (
@@ -27,7 +28,6 @@ from eosfm.report.style import (
     Width,
     points,
     sheet,
-    spread,
     width_px,
 )
 
@@ -68,7 +68,7 @@ def score_bars(rows: Sequence[ScoreBar], *, label: str, digits: int = 3, width: 
     step, shift = (38.0, 0.0) if wide else (60.0, 0.2)  # at half width the name stands above its line
     with sheet(width_px(width), 100) as s:
         ranges = [_interval(r, digits) for r in rows]
-        values = s.widest([_number(r.mean, digits) for r in rows], 14, True)
+        values = s.widest([number(r.mean, digits) for r in rows], 14, True)
         aside = values + s.widest(ranges, 12) + (30 if any(ranges) else 18)
         left = min(s.widest([r.name for r in rows], 14, True), 0.34 * s.width) + 18 if wide else 10.0
         right = aside if wide else 10.0
@@ -79,7 +79,7 @@ def score_bars(rows: Sequence[ScoreBar], *, label: str, digits: int = 3, width: 
         ax.set_xlabel(label, size=points(13), color=INK, labelpad=6)
         ax.grid(False, axis="y")
         ax.spines["left"].set_visible(False)
-        _ticks(ax.xaxis, 7)
+        ticks(ax.xaxis, 7)
         for i, r in enumerate(rows):
             middle = top + step * (i + 0.5)
             if r.highlight:
@@ -88,7 +88,7 @@ def score_bars(rows: Sequence[ScoreBar], *, label: str, digits: int = 3, width: 
             y = middle if wide else middle - 15
             numbers_x = s.width - aside + 12 if wide else s.width - aside
             s.text(10, y, s.fit(r.name, (left if wide else numbers_x) - 20, 14, r.highlight), size=14, bold=r.highlight)
-            s.text(numbers_x, y, _number(r.mean, digits), size=14, bold=True, colour=colour)
+            s.text(numbers_x, y, number(r.mean, digits), size=14, bold=True, colour=colour)
             s.text(numbers_x + values + 10, y, ranges[i], size=12, colour=MUTED)
             _score_mark(ax, i + shift, r, colour, 38.0 / step)
         _score_key(s, left, bottom + 64, any(ranges), any(len(r.seeds) for r in rows))
@@ -140,10 +140,10 @@ def curve(
         room = min(s.widest([*names, label], 12, True) + 26, 0.36 * s.width)
         box = (64.0, 14.0, s.width - 64 - room, s.height - 14 - 50.0)
         ax = s.axes(*box)
-        ax.set(ylim=(bottom - pad, top + pad), xlim=_padded(x))
+        ax.set(ylim=(bottom - pad, top + pad), xlim=padded(x))
         ax.grid(False, axis="x")
-        _ticks(ax.xaxis, 8, integers=all(float(v).is_integer() for v in x))
-        _ticks(ax.yaxis, 6)
+        ticks(ax.xaxis, 8, integers=all(float(v).is_integer() for v in x))
+        ticks(ax.yaxis, 6)
         ax.set_xlabel(xlabel, size=points(13), color=INK, labelpad=6)
         ax.set_ylabel(ylabel, size=points(13), color=INK, labelpad=8)
         for k, value in enumerate(lines.values()):
@@ -158,7 +158,7 @@ def curve(
                 markeredgewidth=points(1.2), zorder=4)  # fmt: skip
         last = next((v for v in reversed(mean) if math.isfinite(v)), bottom)
         colours = [ACCENT, *(SERIES[1 + k % (len(SERIES) - 1)][0] for k in range(len(lines)))]
-        _end_labels(s, box, ax, [last, *lines.values()], [label, *names], colours)
+        end_labels(s, box, ax, [last, *lines.values()], [label, *names], colours)
         return s.png()
 
 
@@ -205,7 +205,7 @@ def confusion(
 def _confusion_cell(
     s: Sheet, x: float, y: float, cell: float, tall: float, share: float, count: float, bold: bool
 ) -> None:
-    s.box(x + 1, y + 1, cell - 2, tall - 2, fill=_blue(share), radius=3)
+    s.box(x + 1, y + 1, cell - 2, tall - 2, fill=blue(share), radius=3)
     if cell < 24:
         return
     ink = "white" if share > 0.5 else INK if share >= 0.005 else FAINT
@@ -238,33 +238,19 @@ def training_curves(
         box = (60.0, 14.0, s.width - 60 - room, s.height - 14 - 50.0)
         ax = s.axes(*box)
         every = [float(e) for pts in series.values() for e, _ in pts]
-        ax.set_xlim(_padded(every))
-        for (_, pts), (colour, dashes) in zip(series.items(), _cycle(len(series)), strict=True):
+        ax.set_xlim(padded(every))
+        for (_, pts), (colour, dashes) in zip(series.items(), cycle(len(series)), strict=True):
             epochs, values = zip(*pts, strict=True)
             marker = "o" if len(pts) == 1 else ""
             ax.plot(epochs, values, marker=marker, color=colour, linewidth=points(2), linestyle=dashes, zorder=3)
         ax.grid(False, axis="x")
-        _ticks(ax.xaxis, 6, integers=all(e.is_integer() for e in every))
-        _ticks(ax.yaxis, 6)
+        ticks(ax.xaxis, 6, integers=all(e.is_integer() for e in every))
+        ticks(ax.yaxis, 6)
         ax.set_xlabel(xlabel, size=points(13), color=INK, labelpad=6)
         ax.set_ylabel(ylabel, size=points(13), color=INK, labelpad=8)
         ends = [next((v for _, v in reversed(pts) if math.isfinite(v)), 0.0) for pts in series.values()]
-        _end_labels(s, box, ax, ends, list(series), [c for c, _ in _cycle(len(series))])
+        end_labels(s, box, ax, ends, list(series), [c for c, _ in cycle(len(series))])
         return s.png()
-
-
-def _end_labels(
-    s: Sheet, box: tuple[float, float, float, float], ax: Any, values: Sequence[float], names: Sequence[str],
-    colours: Sequence[str],
-) -> None:  # fmt: skip
-    """Names to the right of a plot, each at the height of its value, moved apart where they would overlap."""
-    left, top, width, height = box
-    low, high = ax.get_ylim()
-    wanted = [top + height * (high - v) / (high - low) for v in values]
-    right = left + width
-    for y0, y, name, colour in zip(wanted, spread(wanted, 17, top, top + height), names, colours, strict=True):
-        s.line([right + 2, right + 10], [y0, y], colour=colour, line=1)
-        s.text(right + 14, y, s.fit(name, s.width - right - 16, 12, True), size=12, colour=colour, bold=True)
 
 
 def _score_key(s: Sheet, x: float, y: float, interval: bool, seeds: bool) -> None:
@@ -285,29 +271,4 @@ def _score_key(s: Sheet, x: float, y: float, interval: bool, seeds: bool) -> Non
 def _interval(r: ScoreBar, digits: int) -> str:
     if not (math.isfinite(r.low) and math.isfinite(r.high)):
         return ""
-    return f"{_number(r.low, digits)} – {_number(r.high, digits)}"
-
-
-def _number(value: float, digits: int) -> str:
-    return f"{value:.{digits}f}".replace("-", "−") if math.isfinite(value) else "no value"
-
-
-def _padded(x: Sequence[float]) -> tuple[float, float]:
-    pad = 0.03 * ((max(x) - min(x)) or 1.0)
-    return min(x) - pad, max(x) + pad
-
-
-def _ticks(axis: Any, most: int, *, integers: bool = False) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    axis.set_major_locator(MaxNLocator(most, integer=integers, steps=[1, 2, 2.5, 5, 10]))
-
-
-def _cycle(n: int) -> list[tuple[str, object]]:
-    return [SERIES[i % len(SERIES)] for i in range(n)]
-
-
-def _blue(share: float) -> str:
-    """White to the accent colour."""
-    low, high = (0xF4, 0xF6, 0xF8), tuple(int(ACCENT[i : i + 2], 16) for i in (1, 3, 5))
-    return "#" + "".join(f"{round(a + (b - a) * share):02x}" for a, b in zip(low, high, strict=True))
+    return f"{number(r.low, digits)} – {number(r.high, digits)}"

@@ -15,10 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from eosfm._version import __version__
+from eosfm.config import to_plain
 from eosfm.contracts import ConfigError, Pyramid
 from eosfm.data.chips import ChipSet, Splits
 from eosfm.ensemble import Ensemble
 from eosfm.files import require_place
+from eosfm.fusion.selection import SelectionConfig
 from eosfm.seeding import purpose_seed, seeded
 from eosfm.specialists.card import DataInfo, SpecialistCard, TaskInfo, TrainingInfo, card_bands, require_safe_name
 from eosfm.specialists.encoder import ConvNeXtV2Atto
@@ -141,6 +143,7 @@ def adapt_ensemble(
     *,
     cache: bool = True,
     start: TaskModel | None = None,
+    selection: SelectionConfig | None = None,
     run: Path | None = None,
     meter: EnergyMeter | None = None,
     progress: Progress | None = None,
@@ -156,6 +159,8 @@ def adapt_ensemble(
         cache: compute the frozen features once and keep them in memory, which gives the same result many times faster;
             it excludes augmentation.
         start: a model around ``ensemble`` whose fusion and head are trained further; default a new head.
+        selection: learn which specialists to keep; the model is then pruned to them. ``model.encoder`` is a smaller
+            ensemble, and ``ensemble.selector`` holds the scores.
         run: folder of checkpoints and logs; a killed run continues from it.
         meter: measures energy where given.
         progress: called after each step.
@@ -171,6 +176,9 @@ def adapt_ensemble(
     with seeded(purpose_seed(config.seed, "head")):
         model = start or TaskModel(ensemble, task)
     identity = splits.train.sha256() + fingerprint(model)
+    if selection is not None:
+        ensemble.select(selection)
+        identity += str(to_plain(selection))
     with _folder(run) as folder, meter.measure(label) if meter else nullcontext(Energy()) as energy:
         began = time.perf_counter()
         if cache:
@@ -184,6 +192,8 @@ def adapt_ensemble(
         )  # fmt: skip
         energy.seconds = time.perf_counter() - began
     ensemble.fusion_trained = True
+    if ensemble.selector is not None:
+        model = model.pruned(ensemble.selector.chosen())
     return model, result, energy
 
 

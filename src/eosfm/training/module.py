@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from eosfm.config import read_json, to_plain
 from eosfm.contracts import ConfigError, TrainingError
 from eosfm.files import OutputError, atomic_file, write_json
+from eosfm.fusion.selection import TopK
 from eosfm.seeding import purpose_seed, seeded
 from eosfm.tasks.model import is_frozen_key
 from eosfm.tasks.objectives import OBJECTIVES, Loss, Objective, make_loss, make_metrics, update_metrics
@@ -46,6 +47,7 @@ class TaskModule(L.LightningModule):
         self.model, self.kind, self.config = model, kind, config
         self.scores = None if kind in OWN_LOSS else make_metrics(kind, classes)
         self.logits: Callable[[Any], Tensor] = forward or model.forward
+        self.selector = next((m for m in model.modules() if isinstance(m, TopK)), None)
 
     def setup(self, stage: str) -> None:  # noqa: ARG002
         """Make the loss (a closure, which cannot travel to another process) and share the CPU's cores."""
@@ -92,17 +94,25 @@ class TaskModule(L.LightningModule):
         self.scores.reset()
         self.log_dict(dict(values))
 
+    def on_train_batch_start(self, *_: Any) -> None:
+        """Tell a selection how far the training is; from the step, so that a resumed run continues its schedule."""
+        if self.selector is not None:
+            self.selector.advance(self.global_step / max(1, int(self.trainer.estimated_stepping_batches)))
+
     def on_train_epoch_start(self) -> None:
         """Seed dropout by epoch, so that a resumed run draws what an uninterrupted one would have drawn."""
         torch.manual_seed(purpose_seed(self.config.seed, "dropout", self.current_epoch))
 
     def configure_optimizers(self) -> Any:
         """AdamW, without decay on biases and norms; linear warm-up, then `FitConfig.schedule`."""
-        trained = [p for p in self.model.parameters() if p.requires_grad]
-        groups = [
+        scores = [] if self.selector is None else [p for p in self.selector.parameters() if p.requires_grad]
+        trained = [p for p in self.model.parameters() if p.requires_grad and all(p is not s for s in scores)]
+        groups: list[dict[str, Any]] = [
             {"params": [p for p in trained if p.ndim > 1], "weight_decay": self.config.weight_decay},
             {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
         ]
+        if self.selector is not None and scores:
+            groups.append({"params": scores, "weight_decay": 0.0, "lr": self.selector.config.learning_rate})
         fused = self.config.precision == "32"  # Lightning clips no gradients of a fused optimiser in mixed precision
         optimiser = torch.optim.AdamW(groups, lr=self.config.learning_rate, fused=fused)
         total = max(1, int(self.trainer.estimated_stepping_batches))

@@ -163,3 +163,11 @@ def bootstrap(
         values.append(float(np.mean([statistic(t[rng.integers(len(t), size=len(t))]) for t in drawn])))
     low, high = np.nanquantile(values, [0.025, 0.975])
     return float(low), float(high)
+
+
+def paired_bootstrap(a: Array, b: Array, statistic: Statistic, seed: int) -> tuple[float, float, float]:
+    """``statistic(a) - statistic(b)`` of two tables of the same chips, and its 95 % interval over chips."""
+    rng = np.random.default_rng(seed)
+    drawn = [rng.integers(len(a), size=len(a)) for _ in range(RESAMPLES)]
+    low, high = np.nanquantile([statistic(a[i]) - statistic(b[i]) for i in drawn], [0.025, 0.975])
+    return statistic(a) - statistic(b), float(low), float(high)

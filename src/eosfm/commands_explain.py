@@ -232,10 +232,11 @@ def explain(
     command = _command("explain", model, config, overrides, orders=orders, seed=seed)
     page = explain_page(scorer, found, alike, shown, f"{card.name}: which specialist matters", command, scene)
     write_report(page, output)
-    plain = {k: v.tolist() if hasattr(v, "tolist") else v for k, v in vars(found).items()}
+    plain = {k: _without_nan(v.tolist() if hasattr(v, "tolist") else v) for k, v in vars(found).items()}
+    cka = {"names": alike.names, "matrix": _without_nan(alike.matrix.tolist()), "samples": alike.samples}
     numbers = output.with_suffix(".json")
     write_json(numbers, {"model": card.name, "weights_sha256": card.weights.sha256, "seed": seed,
-                         "data_sha256": splits.test.sha256(), "attribution": plain})  # fmt: skip
+                         "data_sha256": splits.test.sha256(), "attribution": plain, "cka": cka})  # fmt: skip
     rows = [("specialist", "Shapley value", "standard error", "ablation drop", "weights %", "signal %")]
     for i in (-found.shapley[:, 0]).argsort():
         energy = [f"{100 * v[i]:.1f}" if len(v) else "-" for v in (found.weight_energy, found.signal_energy)]
@@ -285,6 +286,13 @@ def _open(
     loaded, card = load_task_model(model, zoo)
     splits = open_data(read_data(config, overrides or ()))
     return loaded, card, splits, read_fit(config, overrides or ())
+
+
+def _without_nan(value: object) -> object:
+    """Numbers that do not exist (the error of one sample, the CKA of a constant) as null, which JSON has."""
+    if isinstance(value, list):
+        return [_without_nan(v) for v in value]
+    return None if isinstance(value, float) and value != value else value
 
 
 def _command(name: str, model: Path, config: Path, overrides: list[str] | None, **options: float | str | bool) -> str:

@@ -56,7 +56,7 @@ def lines(
             if r.low:
                 ax.fill_between(r.x, r.low, r.high, color=colour, alpha=0.13, linewidth=0, zorder=2)
             ax.plot(
-                r.x, r.y, "o" if r.markers else "", linestyle=dashes, color=colour, linewidth=points(2.2),
+                r.x, r.y, marker="o" if r.markers else None, linestyle=dashes, color=colour, linewidth=points(2.2),
                 markersize=points(7), markeredgecolor="white", markeredgewidth=points(1), zorder=4,
             )  # fmt: skip
         if mark is not None:

@@ -29,8 +29,8 @@ def demo(
         Path | None, typer.Option(help="Folder of small real data; without it, synthetic worlds are made.")
     ] = None,
     out: Annotated[
-        Path, typer.Option(help="Where specialists, models and results go; an interrupted demo continues.")
-    ] = Path("runs/demo"),
+        Path | None, typer.Option(help="Where everything goes, default runs/demo; an interrupted demo continues.")
+    ] = None,
     report: Annotated[Path, typer.Option(help="The HTML report.")] = Path("report.html"),
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     workers: Annotated[int, typer.Option(help="Processes side by side; 0 is one per core.")] = 0,
@@ -39,6 +39,7 @@ def demo(
     """Run the whole paper in miniature. Train specialists, fuse, adapt, compare, map a scene, write a report."""
     from eosfm.demo.run import run_demo
 
+    out = out or Path("runs/demo-quick" if quick else "runs/demo")
     summary = run_demo(data=data, out=out, report=report, seed=seed, workers=workers, quick=quick)
     return Outcome(summary, lines=tuple(summary.lines))
 
@@ -196,10 +197,13 @@ def adapt(
     folder = run.output or Path("models") / run.name
     require_place(folder, overwrite=overwrite)
     splits = open_data(run.data)
-    task = TaskSpec(
-        kind=splits.train.kind, classes=splits.train.classes, chip_size=splits.train.size[-1], head=run.head,
-        colours=run.colours,
-    )  # fmt: skip
+    try:
+        task = TaskSpec(
+            kind=splits.train.kind, classes=splits.train.classes, chip_size=splits.train.size[-1], head=run.head,
+            colours=run.colours,
+        )  # fmt: skip
+    except ValueError as e:
+        raise ConfigError(f"{config}: {e}") from None
     start = None
     if run.start is not None:
         start, before = load_task_model(run.start, run.zoo)

@@ -202,7 +202,7 @@ def explain(
     config: Config,
     overrides: Overrides = None,
     output: Annotated[Path, typer.Option(help="The HTML page to write.")] = Path("explain.html"),
-    orders: Annotated[int, typer.Option(help="Random orders for the Shapley values.")] = 64,
+    orders: Annotated[int, typer.Option(help="Random orders for the Shapley values.")] = 32,
     chips: Annotated[int, typer.Option(help="Test chips to show.")] = 4,
     image: Annotated[Path | None, typer.Option(help="A GeoTIFF in which to show what each specialist sees.")] = None,
     seed: Seed = 0,

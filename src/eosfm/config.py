@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import typing
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,17 +53,30 @@ def read_record(cls: type[T], data: object, where: str, *, error: type[EosfmErro
     except ValidationError as e:
         lines = [f"{where}:"]
         for item in e.errors()[:8]:
-            path = ".".join(str(p) for p in item["loc"]) or "(top)"
+            path = ".".join(str(p) for p in item["loc"]) or "in this file"
             message = item["msg"].removeprefix("Value error, ")
             if item["type"] == "unexpected_keyword_argument":
-                names = sorted(f.name for f in dataclasses.fields(cls)) if dataclasses.is_dataclass(cls) else []
-                message = "unknown key" + (f"; known: {', '.join(names)}" if len(item["loc"]) == 1 else "")
+                names = _keys(cls, item["loc"][:-1])
+                message = "unknown key" + (f"; known: {', '.join(names)}" if names else "")
             elif item["type"] not in ("missing", "missing_argument", "missing_keyword_only_argument"):
-                message += f" (got {str(item['input'])[:60]!r})"
+                message += "" if isinstance(item["input"], dict) else f" (got {str(item['input'])[:60]!r})"
             lines.append(f"  {path}: {message}")
         raise error("\n".join(lines)) from None
     except EosfmError as e:  # a record that contradicts itself
         raise error(f"{where}: {e}") from None
+
+
+def _keys(cls: Any, path: Sequence[Any]) -> list[str]:
+    """The keys of the record that lies at ``path`` inside ``cls``; none where that is not one record."""
+    for name in path:
+        if not dataclasses.is_dataclass(cls) or name not in {f.name for f in dataclasses.fields(cls)}:
+            return []
+        hint = typing.get_type_hints(cls)[name]
+        records = [t for t in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(t)]
+        if len(records) != 1:
+            return []
+        cls = records[0]
+    return sorted(f.name for f in dataclasses.fields(cls)) if dataclasses.is_dataclass(cls) else []
 
 
 def to_plain(value: object) -> Any:

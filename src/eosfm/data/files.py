@@ -73,6 +73,8 @@ class DataConfig:
             raise ValueError(f"data of kind {self.kind!r} needs {' and '.join(absent)}")
         if self.kind not in ("synthetic", "dataset") and not self.classes:
             raise ValueError("name the classes, in the order of the label values (one name for a regression)")
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError(f"classes {', '.join(self.classes)}: each needs a name of its own")
         for option in ("per_class", "limit", "tile"):
             if (value := getattr(self, option)) is not None and value < 1:
                 raise ValueError(f"{option} {value}; expected 1 or more")

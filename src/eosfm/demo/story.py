@@ -64,7 +64,7 @@ def write_story(result: DemoResult, path: Path, *, data: Path | None, seed: int,
         ],
     )
     size = write_report(report, path)
-    result.lines = [*verdicts, f"report: {path} ({size / 1e6:.1f} MB)", f"specialists: {result.zoo}",
+    result.lines = [*(v.replace("**", "") for v in verdicts), f"report: {path} ({size / 1e6:.1f} MB)", f"specialists: {result.zoo}",
                     f"{result.seconds / 60:.1f} minutes"]  # fmt: skip
 
 

@@ -50,7 +50,7 @@ class Attribution:
         return [(a, b, spearman(x, y)) for i, (a, x) in enumerate(m) for b, y in m[i + 1 :]]
 
 
-def attribute(scorer: SubsetScorer, *, orders: int = 64, seed: int = 0) -> Attribution:
+def attribute(scorer: SubsetScorer, *, orders: int = 32, seed: int = 0) -> Attribution:
     """All measures on the chips of ``scorer``; see `Attribution`.
 
     Args:

@@ -39,7 +39,7 @@ class SubsetScorer:
         chips: with labels. Validation chips to choose by, test chips to report on.
         by: "specialist" (its views live and die together) or "view".
         batch_size: chips at a time.
-        progress: called while the encoders run.
+        progress: called while the encoders run, and the decoder for many subsets.
 
     Raises:
         ConfigError: another input than the model's.
@@ -56,7 +56,7 @@ class SubsetScorer:
                 f"the model reads {ensemble.bands} and predicts {', '.join(model.task.classes)}; "
                 f"{chips.name} is {chips.bands} with {', '.join(chips.classes)}"
             )
-        self.model, self.chips, self.batch_size = model.eval(), chips, batch_size
+        self.model, self.chips, self.batch_size, self.progress = model.eval(), chips, batch_size, progress
         self.names, self.groups = players(ensemble, by)
         self.fusion = ensemble.fusion
         self.labels = torch.cat([chips.batch(b)[1] for b in self._batches()])
@@ -64,7 +64,7 @@ class SubsetScorer:
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self.slots = len(self.names) if self.fusion.linear else len(ensemble.views)
         self.maps = self._allocate()
-        self._compute(ensemble, progress)
+        self._compute(ensemble)
 
     def subset(self, names: Iterable[str]) -> Subset:
         """The numbers of ``names``."""
@@ -85,6 +85,8 @@ class SubsetScorer:
         k = len(self.chips.classes)
         with torch.inference_mode():
             for batch in self._batches() if new else ():
+                if self.progress:
+                    self.progress(batch[0] / len(self.chips), f"{len(new)} subsets on {self.chips.name}")
                 y = self.labels[batch[0] : batch[-1] + 1]
                 for s, pyramid in zip(new, self._fused(new, slice(batch[0], batch[-1] + 1)), strict=True):
                     parts[s].append(per_chip_counts(self.chips.kind, self._logits(pyramid), y, k))
@@ -161,7 +163,7 @@ class SubsetScorer:
     def _mapped(path: Path, shape: tuple[int, ...]) -> Tensor:
         return torch.from_file(str(path), shared=True, size=math.prod(shape), dtype=torch.float32).view(shape)
 
-    def _compute(self, ensemble: Ensemble, progress: Progress | None) -> None:
+    def _compute(self, ensemble: Ensemble) -> None:
         with torch.inference_mode():
             for batch in self._batches():
                 x, _ = self.chips.batch(batch)
@@ -173,8 +175,8 @@ class SubsetScorer:
                 for player, pyramid in zip(self.maps, pyramids, strict=True):
                     for m, level in zip(player, pyramid, strict=True):
                         m[part] = level
-                if progress:
-                    progress(part.stop / len(self.chips), f"{len(self.names)} specialists on {self.chips.name}")
+                if self.progress:
+                    self.progress(part.stop / len(self.chips), f"{len(self.names)} specialists on {self.chips.name}")
 
     def _batches(self) -> list[range]:
         n = len(self.chips)

@@ -54,7 +54,8 @@ def agreed_bands(
         seen = ", ".join(repr(d) for d in descriptions if d) or "none"
         raise BandError(
             f"{path} does not say which sensor's bands it holds, nor their unit (band descriptions: {seen}). Declare them "
-            f"in file order ({len(descriptions)} bands), for example 'sentinel-2-l2a:B04,B03,B02@reflectance'."
+            f"in file order ({len(descriptions)} bands) with --bands, or with data.file_bands in a YAML file, for example "
+            "'sentinel-2-l2a:B04,B03,B02@reflectance'."
         )
     bands.require_distinct()
     if len(bands) != len(descriptions) and not (alpha and len(bands) == len(descriptions) - 1):

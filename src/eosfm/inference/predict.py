@@ -95,7 +95,7 @@ def predict_scene(
         EosfmError: the model gave another shape than it promises, or NaN on valid pixels, or ran out of memory.
     """
     started, source, output = time.monotonic(), Path(source), Path(output)
-    _check(model, probabilities=probabilities, colours=colours, batch_size=batch_size)
+    _check(model, Path(output), probabilities=probabilities, colours=colours, batch_size=batch_size)
     if output.exists() and source.exists() and output.samefile(source):
         raise RasterError(f"{output} is the scene itself: choose another name for the output")
     if overlap is None:
@@ -151,7 +151,9 @@ def _beside(output: Path) -> tuple[Path, ...]:
     return (output.with_name(f"{output.stem}_probabilities.tif"),)
 
 
-def _check(model: SceneModel, *, probabilities: bool, colours: Colours | None, batch_size: int) -> None:
+def _check(model: SceneModel, output: Path, *, probabilities: bool, colours: Colours | None, batch_size: int) -> None:
+    if output.suffix.lower() not in (".tif", ".tiff"):
+        raise ConfigError(f"{output} would be a GeoTIFF; give it a name that ends in .tif")
     if model.kind not in KINDS:
         raise ConfigError(f"unknown kind of model {model.kind!r}; {known(KINDS)}")
     if model.chip_size < 32 or model.chip_size % 32:

@@ -184,5 +184,5 @@ class SceneReader:
         if self.where.missing:
             raise RasterError(
                 f"{self.path} has no {' and no '.join(self.where.missing)}, so a map of it could not be placed. "
-                "Georeference it, or allow this with allow_no_crs=True (--allow-no-crs)."
+                "Georeference it, or allow this with --allow-no-crs (data.allow_no_crs: true in a YAML file)."
             )

@@ -51,6 +51,8 @@ def find(zoo: Path, names: Sequence[str] | None = None) -> list[ZooEntry]:
         ZooError: an empty zoo, a name twice, or an unknown name (lists the known ones).
     """
     entries = list_zoo(zoo)
+    if not entries and (zoo / "card.json").exists():
+        raise ZooError(f"{zoo} is a specialist itself; give the folder it lies in, {zoo.parent}, and its name")
     if not entries:
         raise ZooError(f"{zoo}: no specialists here (no folder with a card.json)")
     if names is None:

@@ -91,7 +91,9 @@ def load_task_model(folder: Path, zoo: Path | None = None) -> tuple[TaskModel, T
         CorruptArtifact: weights changed, tensors missing or extra.
         ZooError: a specialist is missing or is another one under the same name.
     """
-    if folder.is_dir() and not (folder / TASK).exists():
+    if not folder.is_dir():
+        raise ZooError(f"{folder}: no such folder; expected a task model, which `eosfm adapt` makes")
+    if not (folder / TASK).exists():
         what = (
             "an ensemble"
             if (folder / MANIFEST).exists()

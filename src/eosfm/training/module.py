@@ -112,7 +112,7 @@ class TaskModule(L.LightningModule):
             {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
         ]
         if self.selector is not None and scores:
-            groups.append({"params": scores, "weight_decay": 0.0, "lr": self.selector.config.learning_rate})
+            groups.append(self.selector.optimiser_group())
         fused = self.config.precision == "32"  # Lightning clips no gradients of a fused optimiser in mixed precision
         optimiser = torch.optim.AdamW(groups, lr=self.config.learning_rate, fused=fused)
         total = max(1, int(self.trainer.estimated_stepping_batches))

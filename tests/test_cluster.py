@@ -82,7 +82,7 @@ def test_the_command_with_one_file(two_cpus, run, tmp_path):
     assert outcome.table[1][0] == "one" and outcome.table[1][-1] == "trained" and not outcome.failed
 
 
-def test_a_lost_process_is_begun_once_more_and_continues(two_cpus, run, tmp_path):
+def test_a_lost_process_is_begun_once_more_and_continues(two_cpus, run, tmp_path, capfd):
     long = replace(run, name="long", fit=replace(run.fit, epochs=12))
     killed = []
 
@@ -99,6 +99,7 @@ def test_a_lost_process_is_begun_once_more_and_continues(two_cpus, run, tmp_path
     (row,) = train_queue([long], cluster="local", progress=lambda _, __, line: told.append(line))
     assert killed and row.card is not None and row.card.training.epochs == 12, row.problem
     assert any("lost, once more" in line for line in told)
+    assert not capfd.readouterr().out, "stdout is for the table"
     logs = sorted((tmp_path / "runs" / "long" / "log").glob("version_*/metrics.csv"))
     assert int(next(csv.DictReader(logs[-1].read_text().splitlines()))["epoch"]) > 0, "not from the beginning"
     train_queue([replace(long, name="whole")], cluster="local")

@@ -91,6 +91,8 @@ def connected(
                         f"started with `ray start --head` and of the same Ray and Python as here: {reason}"
                     ) from None
             stack.callback(ray.shutdown)
+            # What it reports of lost machines, hundreds of lines on stdout, is told by `Lost` and by progress.
+            ray._private.worker._worker_logs_enabled = False
         if address != LOCAL:
             _require_sight(shared, given)
         yield

@@ -73,6 +73,17 @@ def test_every_command_is_a_documented_function():
         assert function.__module__ == commands.__name__ or function.__module__.startswith("eosfm."), name
 
 
+def test_an_interrupt_says_how_to_go_on(monkeypatch, capsys, work):
+    (work / "t.yaml").write_text(yaml.safe_dump(TRAIN))
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("eosfm.queue.train_run", interrupted)
+    code, _, err = call(monkeypatch, capsys, "train", "t.yaml")
+    assert code == 130 and "start the same command again to continue" in err
+
+
 def test_routes_prints_views_and_reasons(monkeypatch, capsys, tiny_zoo):
     code, out, _ = call(monkeypatch, capsys, "routes", tiny_zoo, "--bands", "hls:RED,GREEN,BLUE@dn-1e4")
     assert code == 0

@@ -24,6 +24,7 @@ _EXTRA_OF = {
     "matplotlib": "report",
     "jinja2": "report",
     "PIL": "report",
+    "ray": "cluster",
 }
 """optional library -> the extra that installs it"""
 
@@ -100,7 +101,7 @@ def show(outcome: Outcome) -> None:
         typer.echo(line)
 
 
-_TERMINATED = 128 + signal.SIGTERM
+_INTERRUPTED, _TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 
 
 def _terminated(*_: object) -> None:
@@ -128,10 +129,12 @@ def main() -> None:
             typer.echo(
                 "stopped by SIGTERM; what was finished is kept, start the same command again to continue", err=True
             )
+        elif e.code == _INTERRUPTED:  # typer made it of a KeyboardInterrupt
+            typer.echo("interrupted; start the same command again to continue", err=True)
         raise
     except KeyboardInterrupt:
         typer.echo("interrupted; start the same command again to continue", err=True)
-        raise SystemExit(130) from None
+        raise SystemExit(_INTERRUPTED) from None
     except MemoryError as e:
         typer.echo(f"error: out of memory ({e}); use a smaller batch_size or chip_size", err=True)
         raise SystemExit(2) from None

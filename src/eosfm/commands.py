@@ -51,7 +51,12 @@ def train(
             metavar="CONFIG... [KEY=VALUE]...", help="YAML files, then settings: data.root=/data fit.epochs=5"
         ),
     ],
-    workers: Annotated[int, typer.Option(help="Of several files, so many side by side; 0 is one per core.")] = 1,
+    workers: Annotated[
+        int | None, typer.Option(help="Of several files, so many side by side (default 1); 0 is one per core.")
+    ] = None,
+    cluster: Annotated[
+        str | None, typer.Option(help="Train on a Ray cluster: auto, ray://HOST:10001, or local for this machine.")
+    ] = None,
     overwrite: Overwrite = False,
 ) -> Outcome:
     """Train specialists and store them in a zoo. Several files make a queue; a killed run continues when started again."""
@@ -71,7 +76,7 @@ def train(
         )
     runs = [read_run(TrainRun, Path(f), overrides) for f in files]
     assert all(isinstance(r, TrainRun) for r in runs)
-    if len(runs) == 1:
+    if len(runs) == 1 and cluster is None:
         run = runs[0]
         with bar(f"training {run.name}") as progress:
             done = train_run(run, overwrite=overwrite, progress=progress)  # type: ignore[arg-type]
@@ -83,7 +88,7 @@ def train(
             done, table=tuple(rows), lines=(*warnings, f"stored {run.zoo / run.name} ({done.card.reference})")
         )
     with bars("specialists", len(runs)) as tell:
-        results = train_queue(runs, overwrite=overwrite, workers=workers, progress=tell)  # type: ignore[arg-type]
+        results = train_queue(runs, overwrite=overwrite, workers=workers, cluster=cluster, progress=tell)  # type: ignore[arg-type]
     return queue_outcome(results)
 
 

@@ -1,11 +1,12 @@
 """Data sets whose real files lie in ../shared/data need no miniature: a recipe that reads them is tried on the real thing."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-SHARED = Path(__file__).parents[3] / "shared" / "data"
+SHARED = Path(os.environ.get("EOSFM_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
 
 def _link(folder: Path) -> None:

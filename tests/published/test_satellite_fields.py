@@ -103,6 +103,15 @@ def test_cloud_cover_tiles_are_cut_from_the_whole(clouds):
     assert torch.equal(labels, y[192:, 192:])
 
 
+def test_cloud_cover_is_read_under_the_archives_own_names(clouds, tmp_path):
+    """What azcopy brings lies in public/ and private/; TorchGeo 0.9 reads those, 0.8 renamed them."""
+    shutil.copytree(clouds / "train", tmp_path / "public")
+    shutil.copytree(clouds / "test", tmp_path / "private")
+    renamed, own = open_dataset("cloud-cover", clouds), open_dataset("cloud-cover", tmp_path)
+    for a, b in zip(parts(renamed), parts(own), strict=True):
+        assert a.ids == b.ids and a.sha256() == b.sha256()
+
+
 def test_cloud_cover_damage_is_named(clouds, tmp_path):
     with pytest.raises(DataError, match=r"train/train_metadata\.csv.*not found.*azcopy"):
         open_dataset("cloud-cover", tmp_path)

@@ -28,15 +28,17 @@ from eosfm.data.published.satellite_files import (
 )
 
 FILES = ("B02", "B03", "B04", "B08")
+_FOLDERS = {"train": "public", "test": "private"}
+"""part -> its folder in the archive; the files inside are named by part"""
 _HELD_OUT = 0.15
 _SIZE = (512, 512)
 _LAYOUT = Layout(
     "Cloud cover",
     "{train,test}/{train,test}_metadata.csv, {train,test}/{train,test}_features/<chip>/{B02,B03,B04,B08}.tif and "
-    "{train,test}/{train,test}_labels/<chip>.tif",
+    "{train,test}/{train,test}_labels/<chip>.tif (or the archive's own public/ and private/ in place of train/ and test/)",
     "22,728 chips of 512 x 512 pixels (at most 54 GB), by azcopy sync from "
-    "https://radiantearth.blob.core.windows.net/mlhub/ref_cloud_cover_detection_challenge_v1/final: public to train/, "
-    "private to test/ (see torchgeo.datasets.CloudCoverDetection)",
+    "https://radiantearth.blob.core.windows.net/mlhub/ref_cloud_cover_detection_challenge_v1/final: public/ and "
+    "private/, or as train/ and test/ (torchgeo.datasets.CloudCoverDetection: the former since 0.9, the latter before)",
     "cloud-cover",
 )
 _ABOUT = About(
@@ -57,7 +59,7 @@ class _Read:
     def __call__(self, key: str, /) -> tuple[Tensor, Tensor]:
         name, window = window_of(key)
         part, _, chip = name.split("/")
-        folder = self.root / part / f"{part}_features" / chip
+        folder = _folder(self.root, part) / f"{part}_features" / chip
         bands = zeros_to_nan(np.concatenate([read_tif(folder / f"{b}.tif", 1, window, size=_SIZE) for b in FILES]))
         label = _label(self.root, name)
         y = relabel(read_tif(label, 1, window, size=_SIZE)[0], {0: 0, 1: 1}, str(label))
@@ -74,7 +76,7 @@ def cloud_cover(root: Path, *, seed: int = 0, limit: int | None = None, tile: in
     validation (the published code validates on the test chips); chips of a location of a later split are left out.
 
     Args:
-        root: holds ``train/`` and ``test/``.
+        root: holds ``train/`` and ``test/``, or ``public/`` and ``private/``.
         seed: of the validation locations, and of the draw of ``limit``.
         limit: at most so many chips in each split.
         tile: side of the chips; those of 512 pixels are cut into these, the last ones moved inwards.
@@ -84,7 +86,7 @@ def cloud_cover(root: Path, *, seed: int = 0, limit: int | None = None, tile: in
             labels than 0 and 1.
         RasterError: a damaged file (when it is read).
     """
-    root = _LAYOUT.folder(root, *(f"{p}/{p}_metadata.csv" for p in ("train", "test")))
+    root = _LAYOUT.folder(root, *(f"{_folder(Path(root), p).name}/{p}_metadata.csv" for p in _FOLDERS))
     train, test = _keys(root, "train"), _keys(root, "test")
     validation = held_out(map(_location, train), _HELD_OUT, seed, "Cloud cover")
     parts, lost = kept_apart(
@@ -108,7 +110,7 @@ def cloud_cover(root: Path, *, seed: int = 0, limit: int | None = None, tile: in
 
 def _keys(root: Path, part: str) -> list[str]:
     """``part/location/chip`` of every row."""
-    table = root / part / f"{part}_metadata.csv"
+    table = _folder(root, part) / f"{part}_metadata.csv"
     keys = []
     for row in read_rows(table, ("chip_id", "location")):
         if not re.fullmatch(r"\w+", row["chip_id"]):
@@ -123,4 +125,9 @@ def _location(key: str) -> str:
 
 def _label(root: Path, key: str) -> Path:
     part, _, chip = key.split("/")
-    return root / part / f"{part}_labels" / f"{chip}.tif"
+    return _folder(root, part) / f"{part}_labels" / f"{chip}.tif"
+
+
+def _folder(root: Path, part: str) -> Path:
+    given = root / _FOLDERS[part]
+    return given if given.is_dir() and not (root / part).is_dir() else root / part

@@ -78,8 +78,9 @@ class TopK(nn.Module):
         self.register_buffer("owner", torch.tensor(list(owner)), persistent=False)
 
     def optimiser_group(self) -> dict[str, Any]:
-        """How AdamW must treat the scores: with an epsilon as long as their gradient it takes one common step for all."""
-        return {"params": [self.scores], "lr": self.config.learning_rate, "weight_decay": 0.0, "eps": 1.0}
+        """How AdamW must treat the scores: under an epsilon far above their gradients it takes one common step for all."""
+        far = 10.0  # the gradients have length 1
+        return {"params": [self.scores], "lr": far * self.config.learning_rate, "weight_decay": 0.0, "eps": far}
 
     def advance(self, done: float) -> None:
         """Say which share of the training steps is over; the training loop does."""

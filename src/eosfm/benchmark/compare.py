@@ -207,7 +207,7 @@ def _adapt_all(
         result = fit(
             model, task.kind, len(task.classes), _pick(train, keep), _pick(check, keep), replace(config, seed=seed),
             folder=folder / method.replace(": ", "-").replace(" ", "-"),
-            forward=partial(model.from_features, size=splits.train.size), progress=tell.inside(), label=method,
+            forward=partial(model.from_features, size=splits.train.size), progress=tell.inside(), label=method, short=True,
         )  # fmt: skip
         tell.step()
         used = tuple(c.name for c in ensemble.cards)

@@ -68,7 +68,7 @@ class Refit:
             with tempfile.TemporaryDirectory(prefix="eosfm-refit-") as folder:
                 fit(
                     model, self.task.kind, len(self.task.classes), train, check, replace(self.config, seed=seed),
-                    folder=Path(folder), forward=partial(model.from_features, size=self.size),
+                    folder=Path(folder), forward=partial(model.from_features, size=self.size), short=True,
                 )  # fmt: skip
             self._known[subset, seed] = self._count(model, check), self._count(model, test)
         return self._known[subset, seed]

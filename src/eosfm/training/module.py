@@ -210,6 +210,7 @@ def fit(
     progress: Progress | None = None,
     label: str = "",
     identity: str = "",
+    short: bool = False,
 ) -> FitResult:
     """Train ``model`` and leave it with the weights of its best validation epoch.
 
@@ -226,6 +227,7 @@ def fit(
         forward: called in place of ``model`` (features instead of pixels).
         progress: called after each step.
         label: shown in ``progress``.
+        short: a training of seconds: a killed one starts again, and only the best and the last epoch are written.
         identity: hash of data and model; a folder with checkpoints of another identity or config is refused.
 
     Raises:
@@ -241,7 +243,10 @@ def fit(
             save_top_k=1, enable_version_counter=False,
         )  # fmt: skip
         # Lightning's save_last writes only when the best improves; a killed run should lose one epoch at the most.
-        last = ModelCheckpoint(folder, "last", save_top_k=1, save_on_train_epoch_end=True, enable_version_counter=False)
+        every = config.epochs if short and not config.patience else 1
+        last = ModelCheckpoint(
+            folder, "last", save_top_k=1, save_on_train_epoch_end=True, every_n_epochs=every, enable_version_counter=False
+        )  # fmt: skip
         # Each session logs to a file of its own: Lightning's CSV logger cannot continue another's.
         loggers: list[Logger] = [CSVLogger(folder, name="log")]
         loggers.append(TensorBoardLogger(str(folder), name="", version="tensorboard"))

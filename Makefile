@@ -25,7 +25,7 @@ demo-real: setup ## the same on small real data in $(DATA)
 	$(BIN)/eosfm demo --data $(DATA) --out runs/demo-real --report report-real.html
 
 test: lint types ## lint, types and the fast tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
 
 test-slow: setup ## minutes on two cores: memory of a big scene, learning on synthetic and real data
 	$(BIN)/pytest -m slow --timeout=3600

@@ -224,7 +224,7 @@ BAD_CALLS = {
     "nearest without tolerance": (("routes", "ZOO", "--bands", HLS, "--rule", "nearest-wavelength"), "tolerance"),
     "unknown fusion": (("compose", "ZOO", "e", "--fusion", "glue"), "unknown fusion"),
     "unknown normalisation": (("compose", "ZOO", "e", "--normalise", "lots"), "unknown normalisation"),
-    "no such model": (("predict", "nowhere", "s.tif", "o.tif"), "no such file"),
+    "no such model": (("predict", "nowhere", "s.tif", "o.tif"), "no such folder"),
     "demo data": (("demo", "--data", "nowhere", "--out", "o"), "nowhere"),
     "missing argument": (("predict",), "Missing argument"),
     "unknown option": (("routes", "ZOO", "--band", "x"), "No such option"),

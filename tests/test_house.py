@@ -24,7 +24,7 @@ LAYERS = [
     ["benchmark", "report"],
     ["explain"],
     ["demo", "runs", "queue", "progress"],
-    ["outcomes", "commands", "commands_explain", "commands_zoo", "cli", "__main__"],
+    ["outcomes", "commands", "commands_explain", "commands_scene", "commands_zoo", "cli", "__main__"],
 ]
 FORBIDDEN_WITHIN_LAYER = [
     ("specialists", "fusion"),
@@ -34,7 +34,7 @@ FORBIDDEN_WITHIN_LAYER = [
 ]
 DOORS = {
     "timm": {"specialists/encoder.py"},
-    "lightning": {"training/module.py"},
+    "lightning": {"training/module.py", "training/checkpoints.py"},
     "rasterio": {"inference/raster.py"},
     "torchmetrics": {"tasks/objectives.py"},
     "segmentation_models_pytorch": {"tasks/objectives.py", "benchmark/baselines.py"},
@@ -44,7 +44,7 @@ DOORS = {
     "ray": {"cluster.py"},
     "matplotlib": {"report/*"},
     "jinja2": {"report/*"},
-    "typer": {"commands.py", "commands_explain.py", "commands_zoo.py", "cli.py"},
+    "typer": {"commands.py", "commands_explain.py", "commands_scene.py", "commands_zoo.py", "cli.py"},
     "rich": {"progress.py", "cli.py", "inference/sweep.py"},
 }
 

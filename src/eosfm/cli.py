@@ -10,7 +10,7 @@ from functools import wraps
 
 import typer
 
-from eosfm import commands, commands_explain, commands_zoo
+from eosfm import commands, commands_explain, commands_scene, commands_zoo
 from eosfm._version import __version__
 from eosfm.contracts import EosfmError, missing_extra
 from eosfm.outcomes import Outcome
@@ -49,8 +49,8 @@ COMMANDS: dict[str, Callable[..., Outcome]] = {
     "explain": commands_explain.explain,
     "similarity": commands_explain.similarity,
     "evaluate": commands.evaluate,
-    "predict": commands.predict,
-    "embed": commands.embed,
+    "predict": commands_scene.predict,
+    "embed": commands_scene.embed,
 }
 
 

@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 import numpy as np, torch
 import eosfm
-from eosfm import commands
+from eosfm import commands, commands_scene
 from eosfm.bands import BandSet
 from eosfm.inference.raster import georeference, write_scene
 from eosfm.specialists.card import *
@@ -40,11 +40,11 @@ assert [p.shape[1] for p in ens(torch.rand(1, 6, 64, 64))] == [40, 80, 160, 320]
 where = georeference("EPSG:32631", 500000.0, 4800000.0, 10.0)
 write_scene(work / "s.tif", np.random.default_rng(0).random((6, 70, 80), dtype=np.float32) * 0.4, hls, where)
 commands.compose(work / "zoo", work / "ens", fusion="sum")
-commands.embed(work / "ens", work / "s.tif", work / "f.tif", bands=str(hls))
+commands_scene.embed(work / "ens", work / "s.tif", work / "f.tif", bands=str(hls))
 task = TaskSpec(kind="segmentation", classes=("a", "b"), chip_size=32, head=HeadConfig(decoder="linear", channels=8))
 save_task_model(TaskModel(ens, task), work / "model", work / "zoo", name="m", data=DataInfo(name="none", licence="CC0-1.0"),
                 training=TrainingInfo())
-commands.predict(work / "model", work / "s.tif", work / "m.tif")
+commands_scene.predict(work / "model", work / "s.tif", work / "m.tif")
 assert (work / "f.tif").exists() and (work / "m.tif").exists()
 hidden = [m for m in sys.modules if m.split(".")[0] in set(sys.argv[2].split(",")) and sys.modules[m] is not None]
 assert not hidden, hidden

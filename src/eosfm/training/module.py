@@ -8,24 +8,23 @@ import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from pickle import UnpicklingError  # the name of torch's refusal; nothing is unpickled here
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from torch import Tensor, nn
 
 from eosfm.config import read_json, to_plain
 from eosfm.contracts import ConfigError, TrainingError
-from eosfm.files import OutputError, atomic_file, write_json
+from eosfm.files import write_json
 from eosfm.fusion.selection import TopK
 from eosfm.seeding import purpose_seed, seeded
 from eosfm.tasks.model import is_frozen_key
 from eosfm.tasks.objectives import OBJECTIVES, Loss, Objective, make_loss, make_metrics, update_metrics
 from eosfm.training.batches import BatchSource, loader, place
+from eosfm.training.checkpoints import AtomicCheckpoints, read_checkpoint
 from eosfm.training.parallel import cores, relay
 from eosfm.training.settings import FitConfig, FitResult, Progress, falling
 
@@ -140,36 +139,6 @@ class TaskModule(L.LightningModule):
         """Put the frozen weights back, so that Lightning's strict check still covers everything that is trained."""
         frozen = {k: v for k, v in self.state_dict().items() if is_frozen_key(k)}
         checkpoint["state_dict"] = {**frozen, **checkpoint["state_dict"]}
-
-
-class AtomicCheckpoints(CheckpointIO):
-    """Checkpoints that are whole or absent, and that are read without unpickling code (``weights_only``)."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:  # noqa: ARG002
-        """Write beside the target, sync, replace."""
-        with atomic_file(Path(path)) as tmp:
-            try:
-                torch.save(checkpoint, tmp)
-            except RuntimeError as e:  # how torch reports a full disk
-                raise OutputError(f"cannot write {path}: {str(e).splitlines()[0]}") from e
-
-    def load_checkpoint(self, path: Any, *_: Any, **__: Any) -> dict[str, Any]:
-        """Tensors and plain values only; anything else is refused."""
-        return read_checkpoint(Path(path))
-
-    def remove_checkpoint(self, path: Any) -> None:
-        """Delete a checkpoint that a better one replaced."""
-        Path(path).unlink(missing_ok=True)
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint written by `fit`; a broken one says so and how to go on."""
-    try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, UnpicklingError) as e:
-        reason = str(e).splitlines()[0] if str(e) else type(e).__name__
-        raise TrainingError(f"{path}: not a checkpoint of eosfm ({reason}). Delete it to start afresh.") from None
-    return content
 
 
 class _Quiet(Callback):

@@ -22,8 +22,8 @@ def select_page(s: Selection, title: str, data: str, command: str) -> Report:
     how = "fusion and head trained anew for each subset" if s.refitted else "the others ablated, nothing trained anew"
     verdict = (
         f"**{len(chosen.names)} of {len(full.names)} specialists** ({', '.join(chosen.names)}) stay within {s.tolerance:g} of "
-        f"the full validation score. On test data they lose {-chosen.difference[0]:+.3f} ({interval(chosen)}), with "
-        f"{share(chosen.price.parameters, full.price.parameters)} of the parameters and "
+        f"the full validation score. On test data that changes the score by {chosen.difference[0]:+.3f} ({interval(chosen)}), "
+        f"with {share(chosen.price.parameters, full.price.parameters)} of the parameters and "
         f"{share(chosen.price.milliseconds, full.price.milliseconds)} of the time."
     )
     facts = [
@@ -39,7 +39,8 @@ def select_page(s: Selection, title: str, data: str, command: str) -> Report:
     sizes = [len(r.names) for r in s.rows]
     score = [Line("validation, which chooses", sizes, [r.validation for r in s.rows]),
              Line("test", sizes, [signed(r) for r in s.rows], *bounds(s.rows))]  # fmt: skip
-    cost = [Line("test", [r.price.milliseconds for r in s.rows], [signed(r) for r in s.rows])]
+    cost = [Line("test", [r.price.parameters / 1e6 for r in s.rows], [signed(r) for r in s.rows], *bounds(s.rows))]
+    time = [Line("test", [r.price.milliseconds for r in s.rows], [signed(r) for r in s.rows], joined=False)]
     mark = (float(len(chosen.names)), chosen.validation, "chosen")
     label = METRIC[chosen.test.name]
     items: list[Item] = [
@@ -49,9 +50,16 @@ def select_page(s: Selection, title: str, data: str, command: str) -> Report:
             "Score over the number of specialists",
         ),
         Figure(
-            lines(cost, xlabel="milliseconds for one chip, measured", ylabel=label),
-            "The same against the measured latency of the pruned models on this machine.",
+            lines(cost, xlabel="million parameters", ylabel=label, width="half"),
+            "The same against parameters.",
+            "Score over parameters",
+            "half",
+        ),
+        Figure(
+            lines(time, xlabel="milliseconds for one chip, measured", ylabel=label, width="half"),
+            "Against the measured latency of the pruned models on this machine.",
             "Score over milliseconds",
+            "half",
         ),
         _subset_table(s),
         Code(command),

@@ -25,6 +25,7 @@ class Line:
     low: Sequence[float] = ()
     high: Sequence[float] = ()
     markers: bool = True
+    joined: bool = True
 
 
 def lines(
@@ -56,13 +57,14 @@ def lines(
             if r.low:
                 ax.fill_between(r.x, r.low, r.high, color=colour, alpha=0.13, linewidth=0, zorder=2)
             ax.plot(
-                r.x, r.y, marker="o" if r.markers else None, linestyle=dashes, color=colour, linewidth=points(2.2),
+                r.x, r.y, marker="o" if r.markers else None, linestyle=dashes if r.joined else "none",
+                color=colour, linewidth=points(2.2),
                 markersize=points(7), markeredgecolor="white", markeredgewidth=points(1), zorder=4,
             )  # fmt: skip
         if mark is not None:
             ax.plot([mark[0]], [mark[1]], "o", markersize=points(15), markerfacecolor="none", markeredgecolor=WARM,
                     markeredgewidth=points(2), zorder=5)  # fmt: skip
-            ax.annotate(mark[2], mark[:2], xytext=(0, -points(24)), textcoords="offset points", ha="center",
+            ax.annotate(mark[2], mark[:2], xytext=(0, points(16)), textcoords="offset points", ha="center",
                         size=points(12), color=WARM, zorder=6)  # fmt: skip
         ends = [next((float(v) for v in reversed(r.y) if math.isfinite(v)), min(values)) for r in rows]
         end_labels(s, box, ax, ends, [r.name for r in rows], [str(c) for c, _ in cycle(len(rows))])

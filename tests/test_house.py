@@ -16,7 +16,7 @@ LAYERS = [
     ["bands", "statistics"],
     ["rules", "adaptation"],
     ["specialists", "fusion"],
-    ["ensemble", "composition"],
+    ["ensemble", "composition", "engine"],
     ["tasks"],
     ["inference"],
     ["data"],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -72,6 +74,8 @@ def growth(curve, noise=0.002):
 def test_the_verdict_follows_the_curve():
     assert "would probably help" in outlook(growth(Curve(0.9, 0.5, 8.0))).verdict()
     assert "has saturated" in outlook(growth(Curve(0.8, 0.3, 1.0))).verdict()
+    ablated = replace(growth(Curve(0.9, 0.5, 8.0)), mode="ablation")
+    assert "cannot be extrapolated" in outlook(ablated).verdict()
     assert "does not say" in outlook(growth(Curve(0.8, 0.02, 6.0), noise=0.05)).verdict()
 
 

@@ -146,8 +146,8 @@ def scaling_page(s: Scaling, title: str, data: str, command: str) -> Report:
     best = "refit" if "refit" in s.outlooks else "ablation"
     mean, _, _ = s.random[best].spread()
     verdict = (
-        f"From one specialist to {n}, in random order, the score goes from {mean[0]:.3f} to {mean[-1]:.3f} ({best}). "
-        f"{s.outlooks[best].verdict()}"
+        f"From one specialist to {n}, in random order, the score goes from {mean[0]:.3f} to {mean[-1]:.3f} "
+        f"({_MODES[best][0].lower()}). {s.outlooks[best].verdict()}"
     )
     top = s.greedy[best].scores[0]
     most = int(np.argmax(top))
@@ -155,8 +155,9 @@ def scaling_page(s: Scaling, title: str, data: str, command: str) -> Report:
         Fact("one specialist", f"{mean[0]:.3f}", "mean over orders"),
         Fact(f"all {n}", f"{mean[-1]:.3f}"),
         Fact("greedy order peaks at", f"{most + 1}", f"{top[most]:.3f}"),
-        Fact("as many again", f"{s.outlooks[best].gain:+.3f}", "extrapolated"),
     ]
+    if best == "refit":
+        facts.append(Fact("as many again", f"{s.outlooks[best].gain:+.3f}", "extrapolated"))
     return Report(title, data, verdict, facts, sections)
 
 

@@ -131,10 +131,17 @@ class Outlook:
     gain: float
     low: float
     high: float
+    mode: str
+    orders: int
 
     def verdict(self, useful: float = 0.005) -> str:
         """One sentence; ``useful`` is the gain below which one would not bother."""
-        range_ = f"{self.gain:+.3f} ({self.low:+.3f} to {self.high:+.3f})"
+        if self.mode == "ablation":
+            return (
+                "The curve of one trained model says what its specialists carry in it. It cannot be extrapolated: with fewer "
+                "or more of them another model would have been trained."
+            )
+        range_ = f"{self.gain:+.3f} ({self.low:+.3f} to {self.high:+.3f}, from {self.orders} orders)"
         if self.low > useful:
             return f"More specialists of this kind would probably help: as many again are extrapolated to add {range_}."
         if self.high < useful:
@@ -153,4 +160,4 @@ def outlook(growth: Growth, seed: int = 0, resamples: int = 200) -> Outlook:
         c = saturating(growth.sizes, drawn)
         gains.append(c(2 * n) - c(n))
     low, high = np.quantile(gains, [0.025, 0.975])
-    return Outlook(curve, curve(2 * n) - curve(n), float(low), float(high))
+    return Outlook(curve, curve(2 * n) - curve(n), float(low), float(high), growth.mode, len(growth.orders))

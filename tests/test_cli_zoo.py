@@ -27,6 +27,7 @@ def test_every_zoo_command_is_one_function_here():
         "zoo list",
         "zoo show",
         "zoo verify",
+        "zoo sign",
         "zoo add",
         "zoo import",
         "zoo push",

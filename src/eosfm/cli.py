@@ -25,6 +25,7 @@ _EXTRA_OF = {
     "jinja2": "report",
     "PIL": "report",
     "ray": "cluster",
+    "model_signing": "sign",
 }
 """optional library -> the extra that installs it"""
 
@@ -33,6 +34,7 @@ COMMANDS: dict[str, Callable[..., Outcome]] = {
     "zoo list": commands_zoo.zoo_list,
     "zoo show": commands_zoo.zoo_show,
     "zoo verify": commands_zoo.zoo_verify,
+    "zoo sign": commands_zoo.zoo_sign,
     "zoo add": commands_zoo.zoo_add,
     "zoo import": commands_zoo.zoo_import,
     "zoo push": commands_zoo.zoo_push,
@@ -60,7 +62,7 @@ def make_app() -> typer.Typer:
     app = typer.Typer(
         help=about, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, rich_markup_mode=None
     )
-    groups = {"zoo": typer.Typer(help="List, check, import and share specialists.", no_args_is_help=True)}
+    groups = {"zoo": typer.Typer(help="List, check, sign, import and share specialists.", no_args_is_help=True)}
     for name, group in groups.items():
         app.add_typer(group, name=name)
     for words, function in COMMANDS.items():

@@ -1,4 +1,4 @@
-"""The ``eosfm zoo`` commands: list, show, verify, import, push, pull, export. Importing this imports nothing heavy."""
+"""The ``eosfm zoo`` commands: list, show, verify, sign, import, push, pull, export. Importing this imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -69,16 +69,39 @@ def zoo_show(zoo: ZooDir, name: Annotated[str, typer.Argument(help="Name of the 
     return Outcome(card, lines=(yaml.safe_dump(to_plain(card), sort_keys=False, allow_unicode=True).rstrip(),))
 
 
-def zoo_verify(zoo: ZooDir = Path("zoo"), names: Names = None) -> Outcome:
-    """Check every card, hash and tensor of a zoo."""
+def zoo_verify(
+    zoo: ZooDir = Path("zoo"),
+    names: Names = None,
+    key: Annotated[
+        Path | None, typer.Option(help="Public key (PEM): every specialist must be signed with its partner.")
+    ] = None,
+) -> Outcome:
+    """Check every card, hash and tensor of a zoo; with a key, every signature too."""
+    from eosfm.specialists.signing import is_signed
     from eosfm.specialists.zoo import verify_zoo
 
-    results = verify_zoo(Path(zoo), names)
+    results = verify_zoo(Path(zoo), names, key=Path(key) if key else None)
     bad = [r for r in results if r[1]]
-    rows = [("specialist", "result"), *((n, p or "ok") for n, p in results)]
-    return Outcome(
-        results, table=tuple(rows), lines=(f"{len(results) - len(bad)} of {len(results)} are sound",), failed=bool(bad)
-    )
+    rows = [("specialist", "result", "signature")]
+    for name, problem in results:
+        there = is_signed(Path(zoo) / name)
+        holds = "see the result" if problem else "good"
+        rows.append((name, problem or "ok", "none" if not there else holds if key else "there, not checked (--key)"))
+    of = f"{len(results) - len(bad)} of {len(results)} are sound" + (f" and signed with {key}" if key else "")
+    return Outcome(results, table=tuple(rows), lines=(of,), failed=bool(bad))
+
+
+def zoo_sign(
+    zoo: ZooDir,
+    key: Annotated[Path, typer.Option(help="Private key (PEM, elliptic curve, not encrypted). It stays where it is.")],
+    names: Names = None,
+    overwrite: Overwrite = False,
+) -> Outcome:
+    """Sign specialists with your private key, offline: model.sig vouches for card and weights."""
+    from eosfm.specialists.signing import sign_zoo
+
+    done = sign_zoo(Path(zoo), names, Path(key), overwrite=overwrite)
+    return Outcome(done, lines=(*(f"signed {n}" for n in done), "check with: eosfm zoo verify --key PUBLIC.pem"))
 
 
 def zoo_import(

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 EXTRAS = ["lightning", "pytorch_lightning", "torchmetrics", "segmentation_models_pytorch", "tensorboard", "codecarbon",
-          "matplotlib", "jinja2"]  # fmt: skip
+          "matplotlib", "jinja2", "model_signing", "OpenSSL"]  # fmt: skip
 
 _SCRIPT = """
 import sys
@@ -65,7 +65,8 @@ def test_core_works_without_extras(tmp_path):
     assert done.returncode == 0 and "core works" in done.stdout, done.stderr
 
 
-@pytest.mark.parametrize("command", [["train", "c.yaml"], ["adapt", "c.yaml"], ["demo", "--quick", "--out", "o"]])
+@pytest.mark.parametrize("command", [["train", "c.yaml"], ["adapt", "c.yaml"], ["demo", "--quick", "--out", "o"],
+                                     ["zoo", "sign", "z", "--key", "k.pem"], ["zoo", "verify", "z", "--key", "k.pem"]])  # fmt: skip
 def test_commands_that_need_an_extra_say_so(tmp_path, command):
     (tmp_path / "c.yaml").write_text(
         "name: x\ndata: {kind: synthetic, task: water, bands: 'sentinel-2-l2a:B04,B03,B02@reflectance'}\n"

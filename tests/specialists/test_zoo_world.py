@@ -334,9 +334,15 @@ class FakeApi:
         self.calls.append(("create_repo", repo, private, exist_ok))
 
     def upload_folder(
-        self, *, repo_id: str, folder_path: Path, commit_message: str, parent_commit: str
+        self,
+        *,
+        repo_id: str,
+        folder_path: Path,
+        commit_message: str,
+        parent_commit: str,
+        delete_patterns: list[str] | None,
     ) -> SimpleNamespace:
-        self.calls.append(("upload_folder", repo_id, sorted(tree(Path(folder_path))), parent_commit))
+        self.calls.append(("upload_folder", repo_id, sorted(tree(Path(folder_path))), parent_commit, delete_patterns))
         return SimpleNamespace(oid="d" * 40)
 
 
@@ -363,7 +369,10 @@ def test_a_push_is_one_commit_on_top_of_the_one_that_was_read(own_zoo: Path, api
     assert api.calls[0] == ("create_repo", REPO, True, True)
     assert api.calls[3][2] == "c" * 40, "the index is read at the very commit"
     files = ["README.md", "s2-rgb/card.json", "s2-rgb/model.safetensors", "zoo.json"]
-    assert api.calls[-1] == ("upload_folder", REPO, files, "c" * 40)
+    assert api.calls[-1] == ("upload_folder", REPO, files, "c" * 40, ["s2-rgb/model.sig"]), "no old signature stays"
+    (own_zoo / "s2-rgb" / "model.sig").write_text("{}")
+    push(own_zoo, None, REPO)
+    assert "s2-rgb/model.sig" in api.calls[-1][2] and api.calls[-1][4] is None
 
 
 def test_a_file_of_absurd_size_is_not_even_fetched(api: type[FakeApi]):
@@ -383,7 +392,7 @@ def test_the_calls_fit_the_installed_library():
     wanted = {
         library.HfApi.model_info: {"revision", "files_metadata"},
         library.HfApi.create_repo: {"private", "exist_ok"},
-        library.HfApi.upload_folder: {"repo_id", "folder_path", "commit_message", "parent_commit"},
+        library.HfApi.upload_folder: {"repo_id", "folder_path", "commit_message", "parent_commit", "delete_patterns"},
         library.snapshot_download: {"revision", "allow_patterns", "local_files_only"},
     }
     for function, arguments in wanted.items():

@@ -19,13 +19,13 @@ from typing import Literal, Protocol
 
 from eosfm.config import read_json, read_record, record, to_plain
 from eosfm.contracts import ConfigError, CorruptArtifact, ZooError, known
-from eosfm.files import atomic_folder, require_place
+from eosfm.files import atomic_folder, require_place, sha256_file
 from eosfm.specialists.card import SpecialistCard, require_safe_name
 from eosfm.specialists.licences import allows_commercial_use, combine
-from eosfm.specialists.store import CARD, WEIGHTS, load_specialist, verify_specialist
+from eosfm.specialists.store import CARD, README, SIGNATURE, WEIGHTS, load_specialist, verify_specialist
 from eosfm.specialists.zoo import find
 
-INDEX, README = "zoo.json", "README.md"
+INDEX = "zoo.json"
 _OURS = "<!-- written by eosfm zoo push -->"
 MAX_FILE = 64 << 20
 """Bytes of one file of a specialist; an encoder has 13.6 million and a card thousands."""
@@ -44,6 +44,12 @@ class IndexEntry:
     bands: str
     task: str
     licence: str
+    signature: str = ""
+    """sha256 of its ``model.sig``; empty where it is not signed"""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        return (CARD, WEIGHTS, SIGNATURE) if self.signature else (CARD, WEIGHTS)
 
 
 @record
@@ -118,11 +124,15 @@ class HuggingFace:
             )
 
     def upload(self, repo: str, folder: Path, message: str, parent: str) -> str:
-        """One commit; refused by the Hub if somebody committed after ``parent``."""
+        """One commit, refused by the Hub if somebody committed after ``parent``; no signature of replaced files stays."""
         from huggingface_hub import HfApi
 
+        stale = [f"{d.name}/{SIGNATURE}" for d in folder.iterdir() if d.is_dir() and not (d / SIGNATURE).exists()]
         with _said(f"cannot upload to {repo}"):
-            done = HfApi().upload_folder(repo_id=repo, folder_path=folder, commit_message=message, parent_commit=parent)
+            done = HfApi().upload_folder(
+                repo_id=repo, folder_path=folder, commit_message=message, parent_commit=parent,
+                delete_patterns=stale or None,
+            )  # fmt: skip
         return str(done.oid)
 
 
@@ -139,7 +149,8 @@ def push(
 
     Raises:
         CorruptArtifact: a specialist that is not sound; nothing is uploaded then.
-        ZooError: the repository has another specialist of that name and ``overwrite`` is false, or the Hub refuses.
+        ZooError: the repository has another specialist of that name, or another signature of it, and ``overwrite`` is
+            false; or the Hub refuses.
         ConfigError: ``repo`` is no ``owner/name``.
     """
     _require_repo(repo)
@@ -151,11 +162,15 @@ def push(
     parent = hub.head(repo, "main")
     before = hub.fetch(repo, parent, [INDEX, README])
     there = _index(before, f"{repo} at {parent}", missing_is_empty=True)
-    new = {c.name: _entry(c) for _, c in entries}
-    unchanged = tuple(n for n in new if n in there and _same(there[n], new[n]))
-    if clash := [n for n in new if n in there and n not in unchanged and not overwrite]:
+    new = {c.name: _entry(c, f) for f, c in entries}
+    same = [n for n in new if n in there and _same(there[n], new[n])]
+    # A copy without signature takes none away; a signature is added to what had none.
+    unchanged = tuple(n for n in same if new[n].signature in ("", there[n].signature))
+    free = [n for n in new if n not in there or n in unchanged or (n in same and not there[n].signature)]
+    if (clash := [n for n in new if n not in free]) and not overwrite:
         raise ZooError(
-            f"{repo} holds another specialist called {', '.join(clash)}; rename yours, or replace it (--overwrite)"
+            f"{repo} holds another specialist called {', '.join(clash)}, or another signature of it; rename yours, or "
+            "replace it (--overwrite)"
         )
     todo = [(f, c) for f, c in entries if c.name not in unchanged]
     if not todo:
@@ -164,9 +179,9 @@ def push(
         staged = Path(tmp)
         for folder, card in todo:
             (staged / card.name).mkdir()
-            for file in (CARD, WEIGHTS):
+            for file in new[card.name].files:
                 shutil.copyfile(folder / file, staged / card.name / file)
-        index = HubIndex(specialists={**there, **new})
+        index = HubIndex(specialists={**there, **{c.name: new[c.name] for _, c in todo}})
         (staged / INDEX).write_text(json.dumps(to_plain(index), indent=1, sort_keys=True) + "\n", encoding="utf-8")
         readme = before / README
         if not readme.is_file() or _OURS in readme.read_text(encoding="utf-8", errors="replace"):
@@ -202,14 +217,14 @@ def pull(
         raise ZooError(f"{repo} has no specialist {', '.join(map(repr, unknown))}; {known(index)}")
     for name in wanted:
         require_place(zoo / require_safe_name(name), overwrite=overwrite)
-    folder = hub.fetch(repo, commit, [f"{n}/{f}" for n in wanted for f in (CARD, WEIGHTS)])
+    folder = hub.fetch(repo, commit, [f"{n}/{f}" for n in wanted for f in index[n].files])
     return [_take(folder / n, zoo / n, n, index[n], overwrite) for n in wanted]
 
 
 def _take(source: Path, target: Path, name: str, promised: IndexEntry, overwrite: bool) -> SpecialistCard:
-    """Copy two files, check them where they lie, and only then let them into the zoo."""
+    """Copy its files, check them where they lie, and only then let them into the zoo."""
     with atomic_folder(target, overwrite=overwrite) as tmp:
-        for file in (CARD, WEIGHTS):
+        for file in promised.files:
             if not (source / file).is_file():
                 raise ZooError(f"{name}/{file} did not come: the cache is incomplete. Pull it again with network.")
             if (size := (source / file).stat().st_size) > MAX_FILE:
@@ -219,8 +234,8 @@ def _take(source: Path, target: Path, name: str, promised: IndexEntry, overwrite
         _, card = load_specialist(tmp)
         if card.name != name:
             raise CorruptArtifact(f"{name}: its card says it is {card.name!r}")
-        if not _same(_entry(card), promised):
-            raise CorruptArtifact(f"{name}: card or weights are not those of the repository's {INDEX}")
+        if not _same(_entry(card), promised) or _entry(card, tmp).signature != promised.signature:
+            raise CorruptArtifact(f"{name}: card, weights or signature are not those of the repository's {INDEX}")
     return card
 
 
@@ -268,13 +283,16 @@ def _said(what: str) -> Iterator[None]:
         ) from None
 
 
-def _entry(card: SpecialistCard) -> IndexEntry:
+def _entry(card: SpecialistCard, folder: Path | None = None) -> IndexEntry:
+    """What the index says of a specialist; of its signature only where ``folder`` has one."""
+    signature = folder / SIGNATURE if folder else None
     return IndexEntry(
         sha256=card.weights.sha256,
         reading=card.reading,
         bands=str(card.bandset()),
         task=card.task.kind,
         licence=card.licence,
+        signature=sha256_file(signature) if signature and signature.is_file() else "",
     )
 
 

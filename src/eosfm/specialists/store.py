@@ -20,6 +20,7 @@ from eosfm.specialists.card import SpecialistCard, WeightsInfo, read_card
 from eosfm.specialists.encoder import ConvNeXtV2Atto, FrozenEncoder
 
 CARD, WEIGHTS = "card.json", "model.safetensors"
+README, SIGNATURE = "README.md", "model.sig"  # may lie beside them; the signature is made by `specialists.signing`
 _NO_WEIGHTS = WeightsInfo(sha256="0" * 64, bytes=0, parameters=0)
 
 
@@ -71,9 +72,12 @@ def verify_specialist(folder: Path, *, exact_files: bool = False) -> SpecialistC
     card = read_card(folder / CARD)
     weights = folder / WEIGHTS
     require_file(weights, card.weights.sha256, card.weights.bytes)
-    extra = sorted(p.name for p in folder.iterdir() if p.name not in (CARD, WEIGHTS, "README.md"))
+    extra = sorted(p.name for p in folder.iterdir() if p.name not in (CARD, WEIGHTS, README, SIGNATURE))
     if exact_files and extra:
         raise CorruptArtifact(f"{folder}: extra files {', '.join(extra)}; a specialist is {CARD} and {WEIGHTS} only")
+    signature = folder / SIGNATURE  # push copies it: a link would take along what it leads to
+    if exact_files and (signature.is_symlink() or (signature.exists() and not signature.is_file())):
+        raise CorruptArtifact(f"{signature}: not a plain file")
     return card
 
 

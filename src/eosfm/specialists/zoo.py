@@ -67,10 +67,22 @@ def find(zoo: Path, names: Sequence[str] | None = None) -> list[ZooEntry]:
     return [table[n] for n in names]
 
 
-def verify_zoo(zoo: Path, names: Sequence[str] | None = None) -> list[tuple[str, str]]:
-    """``(name, problem)`` for each specialist; the problem is empty where card, hash and tensors agree."""
+def verify_zoo(zoo: Path, names: Sequence[str] | None = None, *, key: Path | None = None) -> list[tuple[str, str]]:
+    """``(name, problem)`` for each specialist; the problem is empty where card, hash and tensors agree.
+
+    With ``key``, a file with a public key, each must also be signed with the private key that goes with it.
+
+    Raises:
+        ZooError: no zoo, an empty one, or an unknown name.
+        ConfigError: ``key`` is missing or no public key.
+    """
     from eosfm.specialists.store import load_specialist, verify_specialist  # torch and timm, only when needed
 
+    check = None
+    if key is not None:
+        from eosfm.specialists.signing import signature_check
+
+        check = signature_check(key)
     if not zoo.is_dir():
         raise ZooError(f"{zoo}: no such folder")
     folders = [f for f in sorted(zoo.iterdir()) if f.is_dir() and not f.name.startswith(".")]
@@ -83,6 +95,8 @@ def verify_zoo(zoo: Path, names: Sequence[str] | None = None) -> list[tuple[str,
             if not folder.resolve().is_relative_to(zoo.resolve()):
                 raise ZooError("leads outside the zoo; copy the specialist into it instead of linking it")
             card = verify_specialist(folder, exact_files=True)
+            if check is not None:
+                check(folder)
             load_specialist(folder)
             if card.name != folder.name:
                 raise CardError(f"its card says it is {card.name!r}")

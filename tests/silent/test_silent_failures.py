@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 import subprocess
 import sys
@@ -21,7 +22,8 @@ from eosfm.data.labels import require_labels
 from eosfm.ensemble import Ensemble
 from eosfm.files import atomic_folder
 from eosfm.specialists.card import DataInfo, Metric, TrainingInfo
-from eosfm.specialists.store import load_specialist
+from eosfm.specialists.store import load_specialist, verify_specialist
+from eosfm.specialists.zoo import verify_zoo
 from eosfm.statistics import BandStatistics
 from eosfm.tasks.model import HeadConfig, TaskModel, TaskSpec, fingerprint
 from eosfm.tasks.objectives import make_loss
@@ -387,3 +389,31 @@ def test_settings_that_spoil_a_model_only_later_are_refused_at_once():
     for bad in ({"workers": -1}, {"class_weights": (0.0, 0.0)}, {"warmup": 5.0}, {"seed": 10**23}):
         with pytest.raises(ValueError, match=r"workers|class_weights|warmup|seed"):
             FitConfig(**bad)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [(("bands", 0, "unit"), "dn-1e4"), (("statistics", "mean", 0), 0.5), (("task", "classes", 0), "rice"),
+     (("chip_size",), 96), (("licence",), "MIT"), (("metrics",), [])],
+)  # fmt: skip
+def test_a_card_that_was_edited_is_refused_by_all_who_read_it(own_zoo, path, value):
+    """`zoo verify` once called a card sound whose mean, unit or classes had been changed: only the weights were hashed."""
+    file = own_zoo / "s2-rgb" / "card.json"
+    before = json.loads(file.read_text())
+    after = json.loads(file.read_text())
+    place = after
+    for key in path[:-1]:
+        place = place[key]
+    if place[path[-1]] == value:
+        return
+    place[path[-1]] = value
+    file.write_text(json.dumps(after))
+    for read in (load_specialist, verify_specialist):
+        with pytest.raises(CardError, match=r"was edited after eosfm wrote it.*\"digest\" line"):
+            read(own_zoo / "s2-rgb")
+    assert "was edited" in verify_zoo(own_zoo)[0][1]
+    file.write_text(json.dumps(dict(reversed(before.items())), indent=4))
+    assert verify_zoo(own_zoo) == [("s2-rgb", "")], "layout and order of keys do not matter"
+    del after["digest"]
+    file.write_text(json.dumps(after))
+    load_specialist(own_zoo / "s2-rgb")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import json
 import re
 from pathlib import Path
 from typing import Any, Literal
 
 from eosfm.bands import Band, BandSet
-from eosfm.config import read_json, read_record, record
+from eosfm.config import read_json, read_record, record, to_plain
 from eosfm.contracts import CardError, EosfmError
 from eosfm.statistics import BandStatistics
 
@@ -110,6 +112,8 @@ class SpecialistCard:
     eosfm_version: str
     created: str
     """ISO 8601 date and time, UTC"""
+    digest: str = ""
+    """SHA-256 of all other fields, so that a slip of an editor shows; a card without one was written by hand"""
 
     def __post_init__(self) -> None:
         require_safe_name(self.name)
@@ -132,6 +136,10 @@ class SpecialistCard:
         """SHA-256 of everything on the card that changes the features: bands, units, statistics, architecture."""
         text = f"{self.bandset()}|{self.statistics.mean}|{self.statistics.std}|{self.architecture}"
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def sealed(self) -> SpecialistCard:
+        """This card with its digest."""
+        return dataclasses.replace(self, digest=_digest(to_plain(self)))
 
     @property
     def reference(self) -> str:
@@ -163,4 +171,16 @@ def read_card(path: Path) -> SpecialistCard:
             f"{path}: schema_version {version!r}; this eosfm reads version {SCHEMA_VERSION}. "
             "Upgrade eosfm, or re-create the card with the eosfm that wrote it."
         )
-    return read_record(SpecialistCard, data, str(path), error=CardError)
+    card = read_record(SpecialistCard, data, str(path), error=CardError)
+    if card.digest and card.digest != _digest(data):
+        raise CardError(
+            f"{path}: was edited after eosfm wrote it, so the specialist may be fed with wrong bands, units or statistics. "
+            'Restore it; or, if the change is meant, take its "digest" line out.'
+        )
+    return card
+
+
+def _digest(data: dict[str, Any]) -> str:
+    """SHA-256 of a card's content as it stands in the file, whatever its order and layout."""
+    text = json.dumps({k: v for k, v in data.items() if k != "digest"}, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -42,6 +42,7 @@ def save_specialist(
         )
         now = datetime.now(UTC).isoformat(timespec="seconds")
         card = dataclasses.replace(card, weights=weights, eosfm_version=__version__, created=now)
+        card = card.sealed()
         text = json.dumps(to_plain(card), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
         (tmp / CARD).write_text(text, encoding="utf-8")
     return card

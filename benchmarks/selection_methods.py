@@ -1,6 +1,7 @@
 """Which way of learning a selection finds the specialists that matter: the experiment behind `eosfm.fusion.selection`.
 
 python benchmarks/selection_methods.py 10            # seeds; writes benchmarks/results/selection/methods.csv
+python benchmarks/selection_methods.py 10 "Gumbel top-k"   # that method only; the others' rows stay
 
 Twelve specialists, three of them informative (`selection_world`), 32 or 6 labelled chips, keep 3. Every method trains the same
 fusion and head from the same weights with the same schedule; only the gates differ.
@@ -48,6 +49,10 @@ class OwnSteps(TopK):
         return super().optimiser_group() | {"eps": 1e-8, "lr": 0.05}
 
 
+class AllOnOwnSteps(AllOn, OwnSteps):
+    """Both: how a selection is usually learnt after a warm-up."""
+
+
 class FromTheStart(OwnSteps):
     """Exactly ``keep`` are on from the first step: top-k as it is usually written."""
 
@@ -83,6 +88,7 @@ METHODS: dict[str, Callable[[Sequence[str], Sequence[int]], TopK] | None] = {
     "ours: random subsets, one common step": lambda n, o: TopK(n, o, OURS),
     "ours, all on at first": lambda n, o: AllOn(n, o, OURS),
     "ours, a step for each score": lambda n, o: OwnSteps(n, o, OURS),
+    "all on at first, a step for each score": lambda n, o: AllOnOwnSteps(n, o, OURS),
     "straight-through top-k": lambda n, o: FromTheStart(n, o, SelectionConfig(noise=0.0, **ALWAYS)),
     "Gumbel top-k": lambda n, o: FromTheStart(n, o, SelectionConfig(**ALWAYS)),
     "hard concrete": lambda n, o: HardConcrete(n, o, SelectionConfig(**ALWAYS)),
@@ -113,14 +119,15 @@ def train(model: TaskModel, selector: TopK | None, data: Features, seed: int) ->
     model.eval()
 
 
-def trial(seed: int, labels: int) -> list[dict[str, object]]:
+def trial(seed: int, labels: int, methods: Sequence[str]) -> list[dict[str, object]]:
     """One world: a row per method."""
     splits, specialists, truth = selection_world(seed, train=labels)
     ensemble = Ensemble(specialists, splits.train.bands, statistics=splits.train.statistics())
     data, test = cache_features(ensemble, splits.train), cache_features(ensemble, splits.test)
     task = TaskSpec(kind="segmentation", classes=splits.train.classes, chip_size=64, head=HEAD)
     rows: list[dict[str, object]] = []
-    for name, make in METHODS.items():
+    for name in methods:
+        make = METHODS[name]
         with seeded(seed):
             ensemble.fusion = make_fusion("conv1x1", len(ensemble.views))
             ensemble.selector = None if make is None else make([c.name for c in ensemble.cards], range(12))
@@ -142,19 +149,21 @@ def main() -> None:
     """All trials, then the table."""
     torch.set_num_threads(1)
     seeds = int(sys.argv[1]) if len(sys.argv) > 1 else 10
-    rows = [r for labels in (32, 6) for seed in range(seeds) for r in trial(seed, labels)]
-    with (
-        atomic_file(Path(__file__).parent / "results" / "selection" / "methods.csv") as tmp,
-        tmp.open("w", newline="") as f,
-    ):
+    methods = sys.argv[2:] or list(METHODS)
+    rows = [r for labels in (32, 6) for seed in range(seeds) for r in trial(seed, labels, methods)]
+    path = Path(__file__).parent / "results" / "selection" / "methods.csv"
+    if path.exists():
+        with path.open(newline="") as f:
+            rows = [*(r for r in csv.DictReader(f) if r["method"] not in methods), *rows]
+    with atomic_file(path) as tmp, tmp.open("w", newline="") as f:
         table = csv.DictWriter(f, list(rows[0]))
         table.writeheader()
         table.writerows(rows)
-    for labels in (32, 6):
+    for labels in ("32", "6"):
         for name in METHODS:
-            mine = [r for r in rows if r["labels"] == labels and r["method"] == name]
-            whole = sum(r["found"] == KEEP for r in mine)
-            mean = sum(float(str(r["accuracy"])) for r in mine) / len(mine)
+            mine = [r for r in rows if str(r["labels"]) == labels and r["method"] == name]
+            whole = sum(str(r["found"]) == str(KEEP) for r in mine)
+            mean = sum(float(str(r["accuracy"])) for r in mine) / max(1, len(mine))
             sys.stdout.write(
                 f"{labels} chips, {name}: all {KEEP} found in {whole} of {len(mine)}, accuracy {mean:.3f}\n"
             )

@@ -3,10 +3,11 @@
 python benchmarks/inference.py                # writes benchmarks/results/inference/times.csv and prints ratios
 python benchmarks/inference.py R-1-224 5      # one case, five rounds
 
-Cases are WORKLOAD-BATCH-SIZE. R: 14 specialists of three bands on a three-band input, 14 views. S: ten of three bands and four of
-thirteen on Sentinel-2's thirteen, 24 views. R6: R with six of 14 kept; the published loop runs all and multiplies
-by 0. Random weights: times do not depend on them. The published loop is written from its description: one encoder after another, batch norm without
-affine on each map, concatenation, a 1x1 convolution per level. Processes take turns, so that foreign load hits all alike.
+Cases are WORKLOAD-BATCH-SIZE. R: 14 specialists of three bands on a three-band input, 14 views. S: ten of three bands and
+four of thirteen on Sentinel-2's thirteen, 24 views. R6: R with six of 14 kept; the published loop runs all and multiplies by 0.
+Random weights: times do not depend on them. The published loop is written from its description: one encoder after another,
+batch norm without affine on each map, concatenation, a 1x1 convolution per level. Processes take turns, so that foreign load
+hits all alike.
 """
 
 from __future__ import annotations
@@ -60,7 +61,8 @@ def specialist(name: str, bands: BandSet) -> Specialist:
     own_statistics = BandStatistics(mean=(1500.0,) * len(bands), std=(900.0,) * len(bands))
     card = SpecialistCard(
         name=name, bands=card_bands(bands), statistics=own_statistics,
-        chip_size=224, task=TaskInfo(kind="segmentation", classes=("a", "b")), data=DataInfo(name="none"), training=TrainingInfo(),
+        chip_size=224, task=TaskInfo(kind="segmentation", classes=("a", "b")), data=DataInfo(name="none"),
+        training=TrainingInfo(),
         licence="CC0-1.0", weights=WeightsInfo(sha256="0" * 64, bytes=0, parameters=0), eosfm_version="0", created="",
     )  # fmt: skip
     return encoder, card
@@ -176,7 +178,8 @@ def measure(case: str, rounds: int) -> list[dict[str, object]]:
     for v, _, facts in started:
         ratios = sorted(a / b for a, b in zip(times[VARIANTS[0]], times[v], strict=True))
         rows.append({"case": case, "variant": v, "ms": round(statistics.median(times[v]), 1),
-                     "ratio": round(statistics.median(ratios), 2), "low": round(ratios[0], 2), "high": round(ratios[-1], 2), "error": f"{facts['error']:.1e}",
+                     "ratio": round(statistics.median(ratios), 2), "low": round(ratios[0], 2), "high": round(ratios[-1], 2),
+                     "error": f"{facts['error']:.1e}",
                      "cosine": f"{facts['cosine']:.6f}", "memory_mb": round(facts["memory_mb"]), "rss_mb": round(facts["rss_mb"]),
                      "first_s": round(facts["first"], 1), "load": os.getloadavg()[0]})  # fmt: skip
     return rows
@@ -193,7 +196,8 @@ def main() -> None:
         rows += measure(case, rounds)
         for r in rows[-len(VARIANTS) :]:
             sys.stdout.write(f"{r['case']} {r['variant']}: {r['ms']} ms, {r['ratio']}x ({r['low']}-{r['high']}), "
-                             f"error {r['error']}, cosine {r['cosine']}, +{r['memory_mb']} MB, first {r['first_s']} s\n")  # fmt: skip
+                             f"error {r['error']}, cosine {r['cosine']}, "
+                             f"+{r['memory_mb']} MB, first {r['first_s']} s\n")  # fmt: skip
         sys.stdout.flush()
         with (
             atomic_file(Path(__file__).parent / "results" / "inference" / "times.csv") as tmp,

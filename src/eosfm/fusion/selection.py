@@ -6,10 +6,10 @@ The forward is always hard: a specialist is on or off, as it will be after pruni
 the score of every gate, also of one that is off: that of what its view would have added. The published selection has none:
 its mask is made of constants, all scores start equal, and the choice is a tie-break.
 
-Two things decide whether it works (`benchmarks/selection_methods.py`, docs/selection.md). All specialists must take part at
-first, in changing company: columns of the fusion that never trained say nothing about their specialist, and where all are on
-all the time the gates' gradients vanish with those of the fusion, which can absorb a gate. And the scores take one common
-step: an optimiser that scales each of them alone moves a useless one as fast as a useful one.
+Figures: docs/selection.md (`benchmarks/selection_methods.py`). What decides is that all specialists take part before any is
+dropped: columns of the fusion that never trained say nothing about their specialist, and top-k from the first step finds what
+matters in one world of twenty. The scores take one common step, because an optimiser that scales each of them alone moves a
+useless one as fast as a useful one; with very few labels that is worth two points.
 """
 
 from __future__ import annotations

@@ -67,6 +67,13 @@ def test_importing_eosfm_imports_nothing_heavy():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
+def test_every_public_name_is_there():
+    import eosfm
+
+    for name in eosfm.__all__:
+        assert getattr(eosfm, name) is not None, name
+
+
 def test_every_command_is_a_documented_function():
     for name, function in cli.COMMANDS.items():
         assert function.__doc__ and function.__doc__.strip().endswith("."), name

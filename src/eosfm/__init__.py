@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from eosfm.adaptation import AdaptationPlan, adapt
     from eosfm.bands import Band, BandSet
     from eosfm.composition import load
+    from eosfm.engine.fused import fused
     from eosfm.ensemble import Ensemble
     from eosfm.statistics import BandStatistics, band_statistics
     from eosfm.tasks.model import TaskModel
@@ -36,8 +37,9 @@ _HOME = {
     "TaskModel": "eosfm.tasks.model",
     "adapt": "eosfm.adaptation",
     "band_statistics": "eosfm.statistics",
+    "fused": "eosfm.engine.fused",
     "load": "eosfm.composition",
-    "load_task_model": "eosfm.tasks.model",
+    "load_task_model": "eosfm.tasks.stored",
 }
 
 __all__ = [
@@ -51,6 +53,7 @@ __all__ = [
     "__version__",
     "adapt",
     "band_statistics",
+    "fused",
     "load",
     "load_task_model",
 ]

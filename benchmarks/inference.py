@@ -61,9 +61,10 @@ def specialist(name: str, bands: BandSet) -> Specialist:
     own_statistics = BandStatistics(mean=(1500.0,) * len(bands), std=(900.0,) * len(bands))
     card = SpecialistCard(
         name=name, bands=card_bands(bands), statistics=own_statistics,
-        chip_size=224, task=TaskInfo(kind="segmentation", classes=("a", "b")), data=DataInfo(name="none"),
+        chip_size=224, task=TaskInfo(kind="segmentation", classes=("a", "b")), data=DataInfo(name="none", licence="CC0-1.0"),
         training=TrainingInfo(),
-        licence="CC0-1.0", weights=WeightsInfo(sha256="0" * 64, bytes=0, parameters=0), eosfm_version="0", created="",
+        licence="CC0-1.0", weights=WeightsInfo(sha256="0" * 64, bytes=0, parameters=0), eosfm_version="0",
+        created="2026-01-01T00:00:00+00:00",
     )  # fmt: skip
     return encoder, card
 

@@ -152,7 +152,7 @@ def _beside(output: Path) -> tuple[Path, ...]:
 
 
 def _check(model: SceneModel, output: Path, *, probabilities: bool, colours: Colours | None, batch_size: int) -> None:
-    if output.suffix.lower() not in (".tif", ".tiff"):
+    if output.suffix.lower() not in ("", ".tif", ".tiff"):
         raise ConfigError(f"{output} would be a GeoTIFF; give it a name that ends in .tif")
     if model.kind not in KINDS:
         raise ConfigError(f"unknown kind of model {model.kind!r}; {known(KINDS)}")

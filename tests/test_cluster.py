@@ -1,6 +1,6 @@
 """`eosfm train --cluster`: the same queue on Ray; lost processes, other machines' eyes, and room for devices.
 
-One Ray with two CPUs serves all tests but the last, which starts its own as a user does.
+One Ray with two CPUs serves all slow tests but the last, which starts its own as a user does.
 """
 
 import csv
@@ -59,12 +59,13 @@ def worker(task: str) -> psutil.Process | None:
     return None
 
 
+@pytest.mark.slow
 def test_a_queue_on_a_cluster_is_the_same_queue(two_cpus, run):
     broken = replace(run, name="broken", data=DataConfig(kind="dataset", dataset="eurosat-rgb", root=Path("nowhere")))
     runs, told = [broken, run, replace(run, name="two")], []
     first = train_queue(runs, cluster="local", progress=lambda *news: told.append(news))
     assert [(r.name, r.card is None, r.already) for r in first] == [
-        ("broken", True, False), ("one", False, False), ("two", False, False)]  # fmt: skip
+        ("broken", True, False), ("one", False, False), ("two", False, False)], [r.problem for r in first]  # fmt: skip
     assert "nowhere" in first[0].problem and "eurosat" in first[0].problem
     assert {name for name, _, _ in told} == {"one", "two"} and max(f for _, f, _ in told) == 1
     here = train_queue(runs[1:])
@@ -73,6 +74,7 @@ def test_a_queue_on_a_cluster_is_the_same_queue(two_cpus, run):
     assert [r.already for r in again] == [True, True] and again[0].card == first[1].card
 
 
+@pytest.mark.slow
 def test_the_command_with_one_file(two_cpus, run, tmp_path):
     (tmp_path / "one.yaml").write_text(
         "{name: one, data: {kind: synthetic, task: water, bands: 'aerial:R,G,B@8bit', size: [8, 4, 4], chip_size: 32},"
@@ -82,6 +84,7 @@ def test_the_command_with_one_file(two_cpus, run, tmp_path):
     assert outcome.table[1][0] == "one" and outcome.table[1][-1] == "trained" and not outcome.failed
 
 
+@pytest.mark.slow
 def test_a_lost_process_is_begun_once_more_and_continues(two_cpus, run, tmp_path, capfd):
     long = replace(run, name="long", fit=replace(run.fit, epochs=12))
     killed = []
@@ -119,6 +122,7 @@ def count(beside, progress) -> int:
     return beside
 
 
+@pytest.mark.slow
 def test_lost_twice_is_a_row_and_an_unforeseen_error_stops(two_cpus, run, monkeypatch):
     done = run_tasks([Task("dies", die), Task("lives", count)])
     assert isinstance(done[0], Lost) and "died" in done[0].reason and done[1] == 2
@@ -130,6 +134,7 @@ def test_lost_twice_is_a_row_and_an_unforeseen_error_stops(two_cpus, run, monkey
     assert row.card is None and "lost twice" in row.problem and "why" in row.problem and "again" in row.problem
 
 
+@pytest.mark.slow
 def test_a_machine_that_does_not_see_the_files_is_named(two_cpus, tmp_path):
     mine = Path(f"/proc/self/task/{os.getpid()}")  # there for this process alone
     with pytest.raises(ConfigError, match=r"does not see /proc/self/task/\d+ of .*file system that all machines share"):

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from eosfm.bands import BandSet
 from eosfm.contracts import BandError, ConfigError
-from eosfm.engine.folded import encode, fold_body, fold_stem, stem_map
+from eosfm.engine.folded import as_map, encode, fold_body, fold_stem, patches, stem_map
 from eosfm.engine.fused import fused
 from eosfm.ensemble import Ensemble
 from eosfm.fusion.fuse import FUSIONS
@@ -43,7 +43,9 @@ def test_a_folded_encoder_is_the_encoder(channels):
     encoder = make_encoder(channels)
     x = torch.randn(1, channels, 96, 64, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        got = encode(stem_map(x, fold_stem(encoder, None, torch.float32)), fold_body(encoder, torch.float32))
+        body, stem = fold_body(encoder, torch.float32), fold_stem(encoder, None, channels, torch.float32)
+        tokens = encode(stem_map(patches(x), stem), body.low, body.high, 24, 16)
+        got = [as_map(t, 24 >> i, 16 >> i) for i, t in enumerate(tokens)]
         assert [m.shape for m in got] == [m.shape for m in encoder(x)]
         assert off(encoder(x), got) < 1e-5
 
@@ -97,7 +99,7 @@ def test_ablated_specialists_do_not_run_and_count_for_nothing(monkeypatch):
     names = [c.name for c in ens.cards]
     ens.ablate(names[1:])
     ran = []
-    monkeypatch.setattr(plan, "_run", lambda m, body: ran.append(body) or encode(m, body))
+    monkeypatch.setattr(plan, "_run", lambda *args: ran.append(args) or encode(*args))
     with torch.inference_mode():
         assert off(ens(x), plan(x)) < 1e-5
         assert len(ran) == 2 * sum(v.specialist == names[0] for v in ens.views)

@@ -1,4 +1,4 @@
-"""An `Ensemble` run fast: folded weights, one image of one view at a time, fusion by accumulation.
+"""An `Ensemble` run fast: folded weights, one image of one view per thread, fusion by accumulation.
 
     fast = fused(ensemble, precision="bf16", compile=True)
     pyramid = fast(x)              # what ensemble(x) gives, up to rounding: see `Fused`
@@ -9,22 +9,27 @@ with their number. Gradients still flow to the fusion.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Literal
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eosfm.adaptation import adapt
 from eosfm.bands import BandSet
-from eosfm.contracts import ConfigError, Pyramid
-from eosfm.engine.folded import Body, Stem, encode, fold_body, fold_stem, stem_map
+from eosfm.contracts import PYRAMID_CHANNELS, ConfigError, Pyramid
+from eosfm.engine.folded import EPS, Body, Maps, Stem, as_map, encode, fold_body, fold_stem, patches, stem_map
+from eosfm.engine.streams import each
 from eosfm.ensemble import Ensemble
+from eosfm.fusion.fuse import Fusion
 from eosfm.specialists.encoder import FrozenEncoder
 
 Precision = Literal["fp32", "bf16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-Encode = Callable[[Tensor, Body], Pyramid]
+Encode = Callable[[Tensor, Tensor, Tensor, int, int], Maps]
 
 
 class Fused(nn.Module):
@@ -41,10 +46,12 @@ class Fused(nn.Module):
         self.ensemble, self.precision, self.dtype, self._run = ensemble, precision, dtype, run
         encoders = [e for e in ensemble.encoders if isinstance(e, FrozenEncoder)]
         self._bodies: list[Body] = [fold_body(e, dtype) for e in encoders]
-        self._plain: list[Stem] = [s for e in encoders if (s := fold_stem(e, None, dtype)) is not None]
+        self._plain: list[Stem] = [s for e in encoders if (s := fold_stem(e, None, e.in_channels, dtype)) is not None]
         self._stems: list[Stem | None] = [
-            fold_stem(encoders[e], plan, dtype) for e, plan in zip(ensemble._encoder_of, ensemble.views, strict=True)
+            fold_stem(encoders[e], plan, len(ensemble.bands), dtype)
+            for e, plan in zip(ensemble._encoder_of, ensemble.views, strict=True)
         ]
+        self._known: tuple[object, Mixes] | None = None
 
     @property
     def bands(self) -> BandSet:
@@ -58,63 +65,116 @@ class Fused(nn.Module):
 
     def forward(self, x: Tensor) -> Pyramid:
         """See `Ensemble.forward`; float32 maps."""
+        fusion = self.ensemble.fusion
+        if torch.is_grad_enabled() or fusion.training or not fusion.linear:
+            return self.ensemble.fuse(self.encode(x))  # what is trained, or is no sum, needs all views at once
         self.ensemble._check(x)
-        fusion, gates = self.ensemble.fusion, self._gates()
-        if not fusion.linear or (fusion.training and fusion.normalise == "batch"):
-            return self.ensemble.fuse(self.encode(x))  # needs all views, or the whole batch, at once
-        finite = bool(x.isfinite().all())
-        images: list[Pyramid] = []
-        for image in torch.split(x.float(), 1):
-            total: Pyramid = []
-            for view, gate in enumerate(gates):
-                if gate.requires_grad or float(gate) != 0.0:
-                    added = self._part(view, self._view(image, view, finite), gate)
-                    total = [t + a for t, a in zip(total, added, strict=True)] if total else added
-            images.append(total or self._nothing(image))
-        levels = [torch.cat(level) for level in zip(*images, strict=True)]
-        offsets = [fusion.offset(i) for i in range(len(levels))]
-        return [m if b is None else m + b.view(1, -1, 1, 1) for m, b in zip(levels, offsets, strict=True)]
+        finite, mixes, images = bool(x.isfinite().all()), self._mixes(), torch.split(x.float(), 1)
+        active = [v for v, gate in enumerate(self._gates().tolist()) if gate]
+        # Twice as many parts as threads: they end together. Which views make a part never depends on time, nor does the sum.
+        parts = max(1, min(len(active), -(-2 * torch.get_num_threads() // len(x))))
+
+        def part(job: tuple[int, int]) -> Maps:
+            number, first = job
+            return self._sum(images[number], active[first::parts], mixes, finite)
+
+        sums = each(part, [(n, first) for n in range(len(x)) for first in range(parts)])
+        out: Pyramid = []
+        for level, (h, w) in enumerate(_sizes(x)):
+            whole = [
+                as_map(torch.stack([s[level] for s in sums[n * parts : (n + 1) * parts]]).sum(0), h, w)
+                for n in range(len(x))
+            ]
+            offset = mixes.offsets[level]
+            out.append(torch.cat(whole) if offset is None else torch.cat(whole) + offset.view(1, -1, 1, 1))
+        return out
 
     def encode(self, x: Tensor) -> list[Pyramid]:
         """See `Ensemble.encode`; float32 maps, zeros for views whose gate is 0."""
         self.ensemble._check(x)
-        finite, gates = bool(x.isfinite().all()), self._gates()
-        out = []
-        for view, gate in enumerate(gates):
-            if gate.requires_grad or float(gate) != 0.0:
-                images = [self._view(image, view, finite) for image in torch.split(x.float(), 1)]
-                out.append([torch.cat(level).float() for level in zip(*images, strict=True)])
-            else:
-                out.append([m.new_zeros(len(x), *m.shape[1:]) for m in self._nothing(x[:1], fused=False)])
-        return out
+        finite, gates, images = bool(x.isfinite().all()), self._gates(), torch.split(x.float(), 1)
+        active = [v for v, gate in enumerate(gates) if gate.requires_grad or float(gate) != 0.0]
+
+        def view(job: tuple[int, int]) -> Maps:
+            return [m.float() for m in self._view(images[job[1]], job[0], finite)]
+
+        jobs = [(v, n) for v in active for n in range(len(x))]
+        made = dict(zip(jobs, each(view, jobs), strict=True))
+        sizes = list(enumerate(zip(PYRAMID_CHANNELS, _sizes(x), strict=True)))
+        return [
+            [torch.cat([as_map(made[v, n][i], *size) for n in range(len(x))]) for i, (_, size) in sizes]
+            if v in active
+            else [x.new_zeros(len(x), c, *size, dtype=torch.float32) for _, (c, size) in sizes]
+            for v in range(len(gates))
+        ]
 
     def _gates(self) -> Tensor:
         selector = self.ensemble.selector
         return self.ensemble.gates if selector is None else self.ensemble.gates * selector()
 
-    def _view(self, image: Tensor, view: int, finite: bool) -> Pyramid:
+    def _sum(self, image: Tensor, views: list[int], mixes: Mixes, finite: bool) -> Maps:
+        """What ``views`` add to the fused pyramid of one image, without the offsets."""
+        total: Maps = []
+        for v in views:
+            maps = self._view(image, v, finite)
+            if self.ensemble.fusion.normalise == "layer":
+                maps = [F.layer_norm(m, (m.shape[1],), eps=EPS) for m in maps]
+            added = [F.linear(m, weight).float() for m, weight in zip(maps, mixes.weights[v], strict=True)]
+            total = [t.add_(a) for t, a in zip(total, added, strict=True)] if total else added
+        sizes = zip(self.out_channels, _sizes(image), strict=True)
+        return total or [image.new_zeros(h * w, c) for c, (h, w) in sizes]
+
+    def _view(self, image: Tensor, view: int, finite: bool) -> Maps:
         """The pyramid of one image under one view, in this plan's precision."""
         encoder, stem = self.ensemble._encoder_of[view], self._stems[view]
-        with torch.no_grad():
-            if stem is None or not finite:  # what is not finite becomes the mean, which differs from view to view
-                image, stem = adapt(image, self.ensemble.views[view]), self._plain[encoder]
-            return self._run(stem_map(image, stem), self._bodies[encoder])
+        if stem is None or not finite:  # what is not finite becomes the mean, which differs from view to view
+            image, stem = adapt(image, self.ensemble.views[view]), self._plain[encoder]
+        body, (h, w) = self._bodies[encoder], _sizes(image)[0]
+        return self._run(stem_map(patches(image), stem), body.low, body.high, h, w)
 
-    def _part(self, view: int, pyramid: Pyramid, gate: Tensor) -> Pyramid:
-        fusion, out = self.ensemble.fusion, []
-        for level, m in enumerate(pyramid):
-            with torch.autocast(m.device.type, self.dtype, enabled=self.precision == "bf16"):
-                norm = fusion.norms[view][level]  # type: ignore[index]
-                out.append(fusion.part(level, view, norm(m), gate).float())
-        return out
+    def _mixes(self) -> Mixes:
+        """The fusion as it is now; made again when a weight, a running mean or a gate has changed."""
+        fusion, gates = self.ensemble.fusion, self._gates().detach()
+        state = [*fusion.parameters(), *fusion.buffers()]
+        key = None
+        if not any(t.is_inference() for t in state):
+            key = (*((t.data_ptr(), t._version) for t in state), *gates.tolist())
+        if key is None or self._known is None or self._known[0] != key:
+            self._known = key, fold_fusion(fusion, gates, self.dtype)
+        return self._known[1]
 
-    def _nothing(self, image: Tensor, *, fused: bool = True) -> Pyramid:
-        """Zeros of the shape of a pyramid."""
-        h, w = image.shape[-2:]
-        channels: Sequence[int] = self.out_channels if fused else (40, 80, 160, 320)
-        return [
-            image.new_zeros(1, c, h // (4 << i), w // (4 << i), dtype=torch.float32) for i, c in enumerate(channels)
-        ]
+
+@dataclass(frozen=True)
+class Mixes:
+    """A linear fusion as matrices: a view's map times ``weights[view][level]``, summed over views, plus ``offsets[level]``."""
+
+    weights: list[Maps]
+    offsets: list[Tensor | None]
+
+
+def fold_fusion(fusion: Fusion, gates: Tensor, dtype: torch.dtype) -> Mixes:
+    """Gates and, where they are fixed numbers, norms of a `Fusion` that is linear, folded into its weights."""
+    offsets, weights = [fusion.offset(i) for i in range(len(PYRAMID_CHANNELS))], []
+    for view, gate in enumerate(gates):
+        row = []
+        for level, c in enumerate(PYRAMID_CHANNELS):
+            # a part is linear in its map: of the unit vectors it gives its matrix
+            matrix = fusion.part(level, view, torch.eye(c, device=gate.device).view(c, c, 1, 1), gate).view(c, -1).T
+            norm = fusion.norms[view][level]  # type: ignore[index]
+            if isinstance(norm, nn.BatchNorm2d):
+                assert norm.running_mean is not None and norm.running_var is not None
+                matrix = matrix * torch.rsqrt(norm.running_var + norm.eps)
+                shift = -(matrix @ norm.running_mean)
+                offsets[level] = shift if (o := offsets[level]) is None else o + shift
+            row.append(matrix.to(dtype).contiguous())
+        weights.append(row)
+    return Mixes(weights, offsets)
+
+
+def _sizes(x: Tensor) -> list[tuple[int, int]]:
+    """Height and width of each level of the pyramid of ``x``."""
+    h, w = x.shape[-2:]
+    return [(h // (4 << i), w // (4 << i)) for i in range(len(PYRAMID_CHANNELS))]
 
 
 def fused(ensemble: Ensemble, *, precision: Precision = "fp32", compile: bool = False) -> Fused:
@@ -135,5 +195,19 @@ def fused(ensemble: Ensemble, *, precision: Precision = "fp32", compile: bool = 
 
 
 def _compiled() -> Encode:
-    run: Encode = torch.compile(encode, dynamic=False)
-    return run
+    # C++ around the kernels, too: Python's lock would stop the other threads. One thread each: see `streams`.
+    options: dict[str, str | int | bool | Callable[..., Any]] = {"cpp_wrapper": True, "cpp.threads": 1}
+    run: Encode = torch.compile(encode, dynamic=False, options=options)
+    first: set[tuple[object, ...]] = set()
+    lock = Lock()
+
+    def guarded(x: Tensor, low: Tensor, high: Tensor, h: int, w: int) -> Maps:
+        key = (h, w, x.dtype, x.device, torch.is_inference_mode_enabled())
+        if key in first:
+            return run(x, low, high, h, w)
+        with lock:  # one thread compiles, the others wait for what it makes
+            out = run(x, low, high, h, w)
+            first.add(key)
+        return out
+
+    return guarded

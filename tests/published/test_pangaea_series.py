@@ -12,9 +12,12 @@ from torch import nn
 
 from eosfm.contracts import ConfigError, DataError
 from eosfm.data.catalogue import open_dataset
+from eosfm.data.files import DataConfig, open_data
 from eosfm.data.published.dynamic_earth_net import DAYS
 from eosfm.data.published.series_files import evenly, read_npy, read_npz
+from eosfm.ensemble import Ensemble
 from eosfm.tasks.kinds import IGNORE
+from eosfm.tasks.model import HeadConfig, TaskSpec
 from eosfm.training.dates import MeanOfDates
 from eosfm.training.fit import adapt_ensemble, train_specialist
 from eosfm.training.settings import FitConfig
@@ -222,11 +225,23 @@ def test_a_series_makes_a_specialist_and_an_ensemble_refuses_it(originals, tmp_p
     config = FitConfig(epochs=1, batch_size=2)
     card = train_specialist(splits, config, tmp_path, name="crops").card
     assert len(card.bands) == 12 and (tmp_path / "crops" / "model.safetensors").is_file()
-    from eosfm.ensemble import Ensemble
-
     ensemble = Ensemble([make_specialist("s", str(splits.train.bands), 0)], splits.train.bands)
     with pytest.raises(ConfigError, match="chips of 3 dates; an ensemble is adapted to one date"):
         adapt_ensemble(ensemble, splits, None, config)
+
+
+def test_one_date_of_a_series_is_what_an_ensemble_is_adapted_to(originals, make_specialist):
+    config = DataConfig(kind="dataset", dataset="croptype-southsudan", root=originals / "croptype-southsudan", dates=1)
+    splits = open_data(config)
+    bands = splits.train.bands
+    ensemble = Ensemble([make_specialist("s", str(bands), 0)], bands, statistics=splits.train.statistics())
+    task = TaskSpec(
+        kind="segmentation", classes=splits.train.classes, chip_size=64, head=HeadConfig(decoder="linear", channels=16)
+    )
+    model, result, _ = adapt_ensemble(ensemble, splits, task, FitConfig(epochs=1, batch_size=2))
+    assert result.epochs == 1 and model(splits.test.batch([0])[0]).shape == (1, 4, 64, 64)
+    with pytest.raises(DataError, match="xview2 has no option dates"):
+        open_data(DataConfig(kind="dataset", dataset="xview2", root=originals, dates=3))
 
 
 def test_a_missing_array_is_named(originals, tmp_path):

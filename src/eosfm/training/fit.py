@@ -177,8 +177,8 @@ def adapt_ensemble(
         raise ConfigError(f"the ensemble reads {ensemble.bands}, the data are {splits.train.bands}")
     if splits.train.dates != 1:
         raise ConfigError(
-            f"{splits.train.name}: chips of {splits.train.dates} dates; an ensemble is adapted to one date. A reader of a "
-            "time series takes dates=1; change between two dates can be learnt by a specialist (eosfm train)"
+            f"{splits.train.name}: chips of {splits.train.dates} dates; an ensemble is adapted to one date. For a time "
+            "series set data: {dates: 1}; change between two dates can be learnt by a specialist (eosfm train)"
         )
     if cache and (config.augment or config.zoom):
         raise ConfigError("cached features cannot be augmented: set cache: false, or augment: false and zoom: 0")

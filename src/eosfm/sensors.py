@@ -1,7 +1,8 @@
 """The sensor table: data only. (name, common name, wavelength nm, ground sampling distance m, aliases...) per channel.
 
 Sources: ESA Sentinel-2 MSI spectral responses (S2A centres), USGS Landsat band designations, NASA HLS v2 user guide,
-USDA NAIP, Planet PSB.SD product page, Airbus SPOT user guides. Common names follow the STAC eo extension.
+USDA NAIP, Planet PSB.SD product page, Airbus SPOT user guides, Gaofen-2 (centres of 450-520, 520-590, 630-690 and
+770-890 nm). Common names follow the STAC eo extension.
 """
 
 from __future__ import annotations
@@ -109,6 +110,12 @@ SENSOR_TABLE: dict[str, tuple[str, str, list[Row]]] = {
         "optical",
         [("blue", "blue", 485.0, 6.0, "B0"), ("green", "green", 560.0, 6.0, "B1"), ("red", "red", 655.0, 6.0, "B2"),
          ("nir", "nir", 825.0, 6.0, "B3")],
+    ),
+    "gaofen-2": (
+        "gaofen-2",
+        "optical",
+        [("blue", "blue", 485.0, 4.0, "B1"), ("green", "green", 555.0, 4.0, "B2"), ("red", "red", 660.0, 4.0, "B3"),
+         ("nir", "nir", 830.0, 4.0, "B4")],
     ),
     "rgb": ("rgb", "optical", [("R", "red", None, None), ("G", "green", None, None), ("B", "blue", None, None)]),
     "elevation": ("elevation", "elevation", [("elevation", "elevation", None, None, "dem", "dsm", "height", "dtm")]),

@@ -13,7 +13,7 @@ from eosfm.data.catalogue import open_dataset
 from eosfm.data.published import bigearthnet_v2, caffe, cloud_cover, etci2021, eurosat, kenya, oscd, sen12ms
 from eosfm.data.published.satellite_files import window_of
 from eosfm.tasks.kinds import IGNORE
-from miniatures import satellite
+from miniatures import pangaea, pangaea_series, satellite
 
 torchgeo = pytest.importorskip("torchgeo.datasets")
 
@@ -163,3 +163,57 @@ def test_oscd(tmp_path: Path):
                 assert torch.equal(y, cities[city]["mask"][0][at])
                 found[city][at] = True
         assert all(f.all() for f in found.values())
+
+
+def test_xview2(tmp_path: Path):
+    pangaea.write_xview2(tmp_path)
+    splits = open_dataset("xview2", tmp_path, tile=64)
+    assert splits.train.classes[1:] == tuple(c.replace("-", " ") for c in torchgeo.XView2.classes[1:])
+    theirs = torchgeo.XView2(tmp_path, "train")
+    files = {Path(f["image1"]).name: i for i, f in enumerate(theirs.files)}
+    found = 0
+    for part in (splits.train, splits.validation):
+        for i, key in enumerate(part.ids):
+            first = Path(key.split("|")[0])
+            if first.parts[0] == "train":
+                sample = theirs[files[first.name]]
+                x, y = part.chip(i)
+                after = theirs._load_target(theirs.files[files[first.name]]["mask2"])
+                assert torch.equal(x, sample["image"].flatten(0, 1)) and torch.equal(y, after)
+                found += 1
+    assert found == len(theirs) == 2
+
+
+def test_pastis(tmp_path: Path):
+    root = tmp_path / torchgeo.PASTIS.directory
+    pangaea_series.write_pastis(root)
+    splits = open_dataset("pastis", tmp_path, dates=7)
+    assert [c.replace("_", " ").replace(",", "") for c in torchgeo.PASTIS.classes[:19]] == [
+        c.replace(",", "") for c in splits.train.classes
+    ]
+    for part, folds in zip(parts(splits), ((1, 2, 3), (4,), (5,)), strict=True):
+        optical, radar = (torchgeo.PASTIS(tmp_path, folds=folds, bands=b) for b in ("s2", "s1a"))
+        assert [str(i) for i in optical.idxs] == list(part.ids)
+        for i in range(len(part)):
+            x, y = part.chip(i)
+            series = x.reshape(7, 12, 128, 128)
+            assert torch.equal(series[:, :10], optical[i]["image"])  # all seven dates, in order
+            assert torch.equal(series[[0, -1], 10:], radar[i]["image"][[0, -1], :2])  # of nine, first and last
+            assert torch.equal(y.where(y != IGNORE, 19), optical[i]["mask"])
+
+
+def test_biomassters(tmp_path: Path):
+    pangaea_series.write_biomassters(tmp_path)
+    splits = open_dataset("biomassters", tmp_path)
+    theirs = torchgeo.BioMassters(tmp_path, "train", as_time_series=True)
+    order = sorted(k.split("/")[1] for p in (splits.train, splits.validation) for k in p.ids)
+    assert len(theirs) == len(order)
+    for part in (splits.train, splits.validation):
+        for i, key in enumerate(part.ids):
+            x, y = part.chip(i)
+            sample = theirs[order.index(key.split("/")[1])]
+            months = x.reshape(12, 12, 64, 64)
+            seen = [m for m in range(12) if not months[m, :10].isnan().all()]
+            assert torch.equal(months[seen][:, :10].int(), sample["image_S2"][:, :10])  # whole numbers there, NaN is 0
+            assert torch.equal(months[:, 10:].int(), sample["image_S1"][:, :2])
+            assert torch.equal(y, sample["label"][0])

@@ -44,6 +44,19 @@ PUBLISHED: dict[str, str] = {
     "minifrance": "aerial_cities:minifrance",
     "landcoverai": "aerial_cities:landcoverai",
     "opencanopy": "opencanopy:opencanopy",
+    "ai4smallfarms": "small_farms:ai4smallfarms",
+    "biomassters": "biomassters:biomassters",
+    "croptype-southsudan": "south_sudan:croptype_southsudan",
+    "dynamicearthnet": "dynamic_earth_net:dynamicearthnet",
+    "fivebillionpixels": "fivebillion:fivebillionpixels",
+    "hls-burn-scars": "burn_scars:hls_burn_scars",
+    "mados": "mados:mados",
+    "pastis": "pastis:pastis",
+    "pastis-s2": "pastis:pastis_s2",
+    "sen1floods11-hand": "sen1floods11:sen1floods11_hand",
+    "spacenet7": "spacenet7:spacenet7",
+    "spacenet7-change": "spacenet7:spacenet7_change",
+    "xview2": "xview2:xview2",
 }
 """name -> "module:function" below `eosfm.data.published`, imported when asked for (TorchGeo takes seconds to import)"""
 

@@ -47,6 +47,8 @@ class DataConfig:
     """of a known data set: at most so many chips in each split, drawn by ``seed``"""
     tile: int | None = None
     """of a known data set of large images: side of the tiles they are cut into"""
+    dates: int | None = None
+    """of a known time series: how many dates of it"""
     task: str = "segmentation"
     """kind of task; for synthetic data the name of the world's task"""
     classes: tuple[str, ...] = ()
@@ -75,7 +77,7 @@ class DataConfig:
             raise ValueError("name the classes, in the order of the label values (one name for a regression)")
         if len(set(self.classes)) != len(self.classes):
             raise ValueError(f"classes {', '.join(self.classes)}: each needs a name of its own")
-        for option in ("per_class", "limit", "tile"):
+        for option in ("per_class", "limit", "tile", "dates"):
             if (value := getattr(self, option)) is not None and value < 1:
                 raise ValueError(f"{option} {value}; expected 1 or more")
         if self.chip_size < 32 or self.chip_size % 32:
@@ -104,7 +106,9 @@ def open_data(config: DataConfig) -> Splits:
 
 def _dataset(config: DataConfig) -> Splits:
     assert config.root is not None
-    options = {name: value for name in ("per_class", "limit", "tile") if (value := getattr(config, name)) is not None}
+    options = {
+        name: value for name in ("per_class", "limit", "tile", "dates") if (value := getattr(config, name)) is not None
+    }
     return open_dataset(config.dataset, config.root, seed=config.seed, **options)
 
 

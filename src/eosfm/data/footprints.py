@@ -32,6 +32,32 @@ def require_apart(splits: Mapping[str, tuple[Sequence[str], Sequence[Footprint]]
             _require_apart(one, splits[one], other, splits[other])
 
 
+def without_shared_ground(
+    splits: Mapping[str, Sequence[str]], places: Mapping[str, Footprint]
+) -> tuple[dict[str, list[str]], int]:
+    """``splits`` (training first, test last) without the chips that show ground of a later split, and how many those were.
+
+    ``places`` has the footprint of every chip. Chips in different coordinate reference systems are not compared.
+    """
+    out = {name: list(keys) for name, keys in splits.items()}
+    names, lost = list(splits), 0
+    for i, name in enumerate(names):
+        later = [places[k] for other in names[i + 1 :] for k in splits[other]]
+        kept = [k for k in out[name] if not any(_shared(places[k], f) > MAX_SHARED for f in later)]
+        lost += len(out[name]) - len(kept)
+        out[name] = kept
+    return out, lost
+
+
+def _shared(a: Footprint, b: Footprint) -> float:
+    """The share of the smaller of the two that lies in the other."""
+    if a.crs != b.crs:
+        return 0.0
+    wide, high = min(a.right, b.right) - max(a.left, b.left), min(a.top, b.top) - max(a.bottom, b.bottom)
+    smaller = min((f.right - f.left) * (f.top - f.bottom) for f in (a, b))
+    return max(wide, 0.0) * max(high, 0.0) / smaller
+
+
 def _require_apart(
     one: str,
     a: tuple[Sequence[str], Sequence[Footprint]],

@@ -52,7 +52,8 @@ class StreamedChips:
     licence: str = "unknown"
     source: str = ""
     dates: int = 1
-    """2 for change detection: images are ``(2 * c, h, w)``, the bands of the first date and then those of the second"""
+    """more than 1: images are ``(dates * c, h, w)``, the bands of the first date, then of the second. 2 dates are a change
+    (`eosfm.training.dates.TwoDates`), more a time series (`MeanOfDates`)"""
 
     def __post_init__(self) -> None:
         if not self.ids:

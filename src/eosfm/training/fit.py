@@ -28,7 +28,7 @@ from eosfm.specialists.licences import combine
 from eosfm.specialists.store import _NO_WEIGHTS, save_specialist
 from eosfm.statistics import BandStatistics
 from eosfm.tasks.model import HeadConfig, TaskModel, TaskSpec, fingerprint, pad
-from eosfm.training.dates import TwoDates
+from eosfm.training.dates import MeanOfDates, TwoDates
 from eosfm.training.energy import Energy, EnergyMeter
 from eosfm.training.initial import RANDOM, Start
 from eosfm.training.module import fit
@@ -108,7 +108,11 @@ def train_specialist(
     with seeded(purpose_seed(config.seed, "specialist")):
         start = start or Start(ConvNeXtV2Atto(len(train.bands)), RANDOM)
         body: nn.Module = StandardisedEncoder(start.encoder, statistics)
-        model = TaskModel(TwoDates(body) if train.dates == 2 else body, task)
+        if train.dates == 2:
+            body = TwoDates(body)
+        elif train.dates > 2:
+            body = MeanOfDates(body, train.dates)
+        model = TaskModel(body, task)
     data_hash = train.sha256()
     with _folder(run) as folder, meter.measure(name) if meter else nullcontext(Energy()) as energy:
         began = time.perf_counter()
@@ -171,6 +175,11 @@ def adapt_ensemble(
     """
     if ensemble.bands != splits.train.bands:
         raise ConfigError(f"the ensemble reads {ensemble.bands}, the data are {splits.train.bands}")
+    if splits.train.dates != 1:
+        raise ConfigError(
+            f"{splits.train.name}: chips of {splits.train.dates} dates; an ensemble is adapted to one date. For a time "
+            "series set data: {dates: 1}; change between two dates can be learnt by a specialist (eosfm train)"
+        )
     if cache and (config.augment or config.zoom):
         raise ConfigError("cached features cannot be augmented: set cache: false, or augment: false and zoom: 0")
     with seeded(purpose_seed(config.seed, "head")):

@@ -37,7 +37,13 @@ class Layout:
     """the files below the root"""
     source: str
     """where to get them, how large they are, and how to unpack them"""
-    recipe: str
+    recipe: str = ""
+    """of the specialist that is trained on it; empty for data that only judge"""
+
+    def where_to_get(self) -> str:
+        """What must lie in the root folder, and how it gets there."""
+        then = f" Then: eosfm train recipes/{self.recipe}.yaml data.root=FOLDER" if self.recipe else ""
+        return f"Expected there: {self.tree}. Get it: {self.source}.{then}"
 
     def folder(self, root: Path, *markers: str) -> Path:
         """``root``, which holds all of ``markers``.
@@ -48,10 +54,7 @@ class Layout:
         root = Path(root)
         missing = [m for m in markers if not (root / m).exists()]
         if missing:
-            raise DataError(
-                f"{self.title}: {', '.join(missing)} not found in {root}. Expected there: {self.tree}. "
-                f"Get it: {self.source}. Then: eosfm train recipes/{self.recipe}.yaml data.root=FOLDER"
-            )
+            raise DataError(f"{self.title}: {', '.join(missing)} not found in {root}. {self.where_to_get()}")
         return root
 
     def require(self, files: Iterable[Path]) -> None:
@@ -148,6 +151,13 @@ def kept_apart(
         if parts[split] and not out[split]:
             raise DataError(f"{title}: every {what} of the {split} split is also in a later one; no chip may be used")
     return out, f"; {lost} chips left out whose {what} is in a later split" if lost else ""
+
+
+def shared_groups(parts: Mapping[str, Sequence[str]], group_of: Callable[[str], str], what: str) -> str:
+    """A clause for the rule of a published split that is kept as it is: how many groups (scenes) are in several splits."""
+    groups = [{group_of(k) for k in parts[split]} for split in SPLITS]
+    n = len((groups[0] & groups[1]) | (groups[0] & groups[2]) | (groups[1] & groups[2]))
+    return f"; {n} {what} have chips in more than one split, as published" if n else ""
 
 
 def tiles(height: int, width: int, side: int, where: str) -> list[Window]:

@@ -1,0 +1,171 @@
+"""The tasks of two benchmarks as data: PANGAEA's eleven data sets (SpaceNet 7 twice), and GEO-Bench-2's nineteen.
+
+PANGAEA (Marsocci et al. 2024, arXiv:2412.04204): kinds, classes, bands and chip sizes are those of its configurations;
+all its scores are of a frozen encoder with a UPerNet decoder, batches of 8 for training and 1 for testing. GEO-Bench-2
+(Simumba et al. 2025, arXiv:2511.15658): metrics and capability groups are those of its leaderboard's code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from eosfm.contracts import DataError, known
+from eosfm.data.published.pangaea_layouts import LAYOUTS
+
+Kind = Literal["segmentation", "change", "regression", "classification", "multilabel", "detection"]
+S2_10 = "sentinel-2-{}:B02,B03,B04,B05,B06,B07,B08,B8A,B11,B12@dn-1e4"
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task of a benchmark; `where_to_get` says how its data come here."""
+
+    benchmark: Literal["PANGAEA", "GEO-Bench-2"]
+    dataset: str
+    """what `eosfm.data.catalogue.open_dataset` calls it; in GEO-Bench-2 the name of its Hugging Face data set, seen in the
+    benchmark's code for benv2, biomassters, burn_scar, dynamic_earthnet, flair2, forestnet, pastis and spacenet2, and
+    otherwise taken to be the leaderboard's name"""
+    kind: Kind
+    metric: str
+    classes: int | None = None
+    """None where it is not known here"""
+    bands: str = ""
+    """what the reader gives; empty where no reader is here"""
+    dates: int = 1
+    chip: int | None = None
+    """side in pixels, as the benchmark sets it"""
+    note: str = ""
+    """what differs here, or what a comparison must heed"""
+    groups: tuple[str, ...] = ()
+    """GEO-Bench-2's capabilities"""
+    scale: float | None = None
+    """GEO-Bench-2 turns an error into a score: ``1 - metric * scale``"""
+
+
+_ROWS: tuple[tuple[str, Kind, int, str, int, int, str], ...] = (
+    (
+        "hls-burn-scars", "segmentation", 2, "hls:BLUE,GREEN,RED,NIR_NARROW,SWIR_1,SWIR_2@reflectance", 1, 512,
+        "validation by MGRS tile, and no training chip on tested ground (PANGAEA: chips at random)",
+    ),
+    (
+        "mados", "segmentation", 15,
+        "sentinel-2-l2a:B01,B02,B03,B04,B05,B06,B07,B08,B8A,B11,B12@reflectance", 1, 240,
+        "sparse labels; published split by chip, scenes are shared",
+    ),
+    (
+        "sen1floods11-hand", "segmentation", 2,
+        "sentinel-1:VV,VH@db + sentinel-2-l1c:B01,B02,B03,B04,B05,B06,B07,B08,B8A,B09,B10,B11,B12@dn-1e4", 1, 512,
+        "published split by chip, floods are shared",
+    ),
+    (
+        "ai4smallfarms", "segmentation", 2, "sentinel-2-l2a:B02,B03,B04,B08@dn-1e4", 1, 496,
+        "the published column (25 to 28 mIoU) lies below a constant map: compare with the constant predictor only",
+    ),
+    (
+        "pastis", "segmentation", 19, f"{S2_10.format('l2a')} + sentinel-1:VV,VH@db", 6, 128,
+        "dates averaged (PANGAEA: learnt weights or L-TAE); dates in order, where PANGAEA draws 50 at random first",
+    ),
+    (
+        "croptype-southsudan", "segmentation", 4, f"{S2_10.format('l1c')} + sentinel-1:VV,VH@db", 6, 64,
+        "dates evenly spread and averaged (PANGAEA: the last six, shorter series padded with zeros)",
+    ),
+    (
+        "dynamicearthnet", "segmentation", 6, "planetscope-4b:blue,green,red,nir@dn-1e4", 6, 1024,
+        "dates averaged; pixels without a layer ignored (PANGAEA: class 0); tiles of 256",
+    ),
+    (
+        "spacenet7", "segmentation", 2, "planetscope-4b:red,green,blue@8bit", 1, 256,
+        "PANGAEA's configuration has one class; here are two",
+    ),
+    (
+        "spacenet7-change", "change", 2, "planetscope-4b:red,green,blue@8bit", 2, 256,
+        "PANGAEA's configuration has one class; here are two. First and middle month in all splits",
+    ),
+    (
+        "fivebillionpixels", "segmentation", 24, "gaofen-2:nir,red,green,blue@8bit", 1, 520,
+        "PANGAEA counts 25 classes and ignores one of them; tiles of 512, a multiple of the encoder's stride",
+    ),
+    (
+        "xview2", "change", 5, "rgb:R,G,B@8bit", 2, 1024,
+        "whole disasters held out for validation (PANGAEA: chips at random); tiles of 512",
+    ),
+    (
+        "biomassters", "regression", 1, f"{S2_10.format('l2a')} + sentinel-1:VV,VH@db", 12, 256,
+        "months averaged; the ascending orbit only, no cloud probability; a missing month is left out of the mean",
+    ),
+)  # fmt: skip
+PANGAEA: dict[str, Task] = {
+    name: Task("PANGAEA", name, kind, "rmse" if kind == "regression" else "miou", classes, bands, dates, chip, note)
+    for name, kind, classes, bands, dates, chip, note in _ROWS
+}
+
+CAPABILITIES: dict[str, tuple[str, ...]] = {
+    "core": ("kuro_siwo", "pastis", "burn_scars", "cloudsen12", "flair2", "spacenet7", "benv2", "treesatai", "biomassters",
+             "fotw", "substation", "everwatch"),
+    "pixel-wise": ("kuro_siwo", "pastis", "burn_scars", "spacenet2", "cloudsen12", "caffe", "flair2", "dynamic_earthnet",
+                   "biomassters", "spacenet7", "fotw"),
+    "classification": ("so2sat", "forestnet", "benv2", "treesatai"),
+    "detection": ("substation", "everwatch", "nzcattle", "pastis_r"),
+    "multi-temporal": ("kuro_siwo", "pastis", "biomassters", "dynamic_earthnet"),
+    "under 10 m": ("spacenet2", "treesatai", "flair2", "dynamic_earthnet", "spacenet7"),
+    "10 m and above": ("biomassters", "so2sat", "kuro_siwo", "cloudsen12", "pastis", "benv2", "forestnet", "burn_scars",
+                       "caffe", "fotw"),
+    "rgb and nir": ("flair2", "treesatai", "dynamic_earthnet", "spacenet7", "fotw"),
+    "multi-spectral": ("benv2", "biomassters", "pastis", "so2sat", "cloudsen12", "spacenet2", "burn_scars", "fotw"),
+}  # fmt: skip
+"""GEO-Bench-2's nine overlapping groups -> data sets, from the leaderboard's code"""
+
+_KINDS: dict[str, tuple[Kind, str]] = {
+    **dict.fromkeys(CAPABILITIES["pixel-wise"], ("segmentation", "miou")),
+    **dict.fromkeys(CAPABILITIES["detection"], ("detection", "mean average precision")),
+    "so2sat": ("classification", "accuracy"),
+    "forestnet": ("classification", "accuracy"),
+    "benv2": ("multilabel", "f1"),
+    "treesatai": ("multilabel", "f1"),
+    "biomassters": ("regression", "rmse"),
+}
+_KNOWN_CLASSES = {"benv2": 19, "caffe": 4, "flair2": 13, "biomassters": 1}
+_BIOMASSTERS_STD = 0.2537951171398163
+_NOTES = {
+    "pastis_r": "parcels as instances: no detection head here",
+    **dict.fromkeys(("substation", "everwatch", "nzcattle"), "no detection head here"),
+    **dict.fromkeys(
+        ("pastis", "kuro_siwo", "dynamic_earthnet"), "dates averaged after the encoder, the benchmark's rule"
+    ),
+    "biomassters": "dates averaged after the encoder, the benchmark's rule",
+}
+
+GEO_BENCH_2: dict[str, Task] = {
+    name: Task(
+        "GEO-Bench-2", "burn_scar" if name == "burn_scars" else "pastis" if name == "pastis_r" else name, kind, metric,
+        _KNOWN_CLASSES.get(name), note=_NOTES.get(name, ""),
+        groups=tuple(group for group, members in CAPABILITIES.items() if name in members),
+        scale=_BIOMASSTERS_STD if name == "biomassters" else None,
+    )
+    for name, (kind, metric) in sorted(_KINDS.items())
+}  # fmt: skip
+
+TASKS: dict[str, Task] = {
+    **{f"pangaea/{name}": task for name, task in PANGAEA.items()},
+    **{f"geobench2/{name}": task for name, task in GEO_BENCH_2.items()},
+}
+"""``benchmark/name`` -> task"""
+
+
+def where_to_get(name: str) -> str:
+    """How the data of task ``name`` come here: what an error about missing data says.
+
+    Raises:
+        DataError: an unknown name.
+    """
+    if name not in TASKS:
+        raise DataError(f"unknown task {name!r}; {known(TASKS)}")
+    task = TASKS[name]
+    if task.benchmark == "PANGAEA":
+        layout = LAYOUTS[task.dataset]
+        return f"{layout.title}: {layout.where_to_get()}"
+    return (
+        f"GEO-Bench-2, {name.removeprefix('geobench2/')}: its .tortilla files (their size is not stated) from "
+        f"https://hf.co/datasets/aialliance/{task.dataset}, or by the package geobenchv2"
+    )

@@ -199,17 +199,21 @@ class FrozenProbe:
         default="micro",
         metadata={"source": "torchgeo-bench: micro average precision; eosfm.training.scoring's map is the macro one"},
     )
-    bins: int = field(default=15, metadata={"source": "torchgeo-bench calibration.py, expected calibration error (L1)"})
+    calibration: str = field(
+        default="expected calibration error (L1), 15 equal bins", metadata={"source": "torchgeo-bench calibration.py"}
+    )
     resamples: int = field(
         default=200, metadata={"source": "torchgeo-bench config.yaml, bootstrap: 200, of test predictions"}
     )
     seed: int = field(default=0, metadata={"source": "torchgeo-bench config.yaml; only the bootstrap is random"})
 
     def __post_init__(self) -> None:
-        if self.neighbours < 1 or self.iterations < 1 or self.resamples < 1 or self.bins < 1:
-            raise ConfigError("frozen-probe: neighbours, iterations, resamples and bins must be 1 or more")
+        if self.neighbours < 1 or self.iterations < 1 or self.resamples < 1:
+            raise ConfigError("frozen-probe: neighbours, iterations and resamples must be 1 or more")
         if not self.penalties or not all(0 < c < math.inf for c in self.penalties):
             raise ConfigError(f"frozen-probe: penalties {self.penalties}; expected one or more positive numbers C")
+        if self.multilabel_average not in ("micro", "macro"):
+            raise ConfigError(f"frozen-probe: average {self.multilabel_average!r}; {known(['micro', 'macro'])}")
         if self.distance not in ("euclidean", "cosine"):
             raise ConfigError(f"frozen-probe: distance {self.distance!r}; {known(['euclidean', 'cosine'])}")
 

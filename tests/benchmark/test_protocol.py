@@ -61,7 +61,7 @@ def test_the_sweep_is_forty_penalties_from_a_millionth_to_ten_thousand():
 
 @pytest.mark.parametrize("wrong", [
     {"neighbours": 0}, {"penalties": ()}, {"penalties": (0.0,)}, {"penalties": (math.inf,)}, {"distance": "l1"},
-    {"resamples": 0}, {"multilabel_average": "weighted"},
+    {"resamples": 0}, {"tolerance": -1.0}, {"multilabel_average": "weighted"},
 ])  # fmt: skip
 def test_contradictory_probe_settings_are_refused(wrong):
     with pytest.raises(ConfigError, match="frozen-probe"):

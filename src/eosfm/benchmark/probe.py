@@ -85,7 +85,7 @@ class ProbeResult:
     sweep: tuple[tuple[float, float], ...]
     """(C, validation score)"""
     unconverged: tuple[float, ...]
-    """those C whose fit, in the sweep or at the end, used up its iterations"""
+    """those C whose fit, in the sweep or at the end, used up its iterations before it met the tolerance"""
     fitted_on: int
     """samples"""
 
@@ -165,9 +165,7 @@ def linear_probe(
     main = _names(train, protocol)[0]
     sweep, unconverged, fit = [], [], None
     for penalty in sorted(protocol.penalties):
-        fit = fit_logistic(
-            a, train.labels, train.classes, penalty, protocol.iterations, fit
-        )  # from the stronger penalty's
+        fit = fit_logistic(a, train.labels, train.classes, penalty, protocol, fit)  # from the stronger penalty's
         if not fit.converged:
             unconverged.append(penalty)
         sweep.append((penalty, value(main, _table(main, fit.probabilities(b), validation))))
@@ -175,7 +173,7 @@ def linear_probe(
     x, y = a, train.labels
     if protocol.refit_with_validation:
         x, y = torch.cat([a, b]), np.concatenate([train.labels, validation.labels])
-    final = fit_logistic(x, y, train.classes, best, protocol.iterations)
+    final = fit_logistic(x, y, train.classes, best, protocol)
     if not final.converged and best not in unconverged:
         unconverged.append(best)
     result = _result("linear", final.probabilities(c), test, protocol, fitted_on=len(x))
@@ -203,28 +201,30 @@ class Logistic:
 
 
 def fit_logistic(
-    x: Tensor, labels: Array, classes: int, penalty: float, iterations: int, start: Logistic | None = None
-) -> Logistic:
+    x: Tensor, labels: Array, classes: int, penalty: float, protocol: FrozenProbe = TORCHGEO_BENCH,
+    start: Logistic | None = None,
+) -> Logistic:  # fmt: skip
     """Minimise mean cross entropy + ``|weight|^2 / (2 C n)``, scikit-learn's objective divided by the samples.
 
     With several labels a sample: mean binary cross entropy, so that each class is a regression with that same C. The
-    bias is not penalised. The objective is convex: ``start`` saves time and changes the result by the tolerance only.
+    bias is not penalised. The objective is convex, so ``start`` saves time and changes the result by no more than stopping
+    early does (`FrozenProbe.tolerance`). In the precision of ``x``.
     """
     several = labels.ndim == 2
     present = tuple(range(classes)) if several else tuple(int(c) for c in np.unique(labels))
-    y = torch.from_numpy(labels).float() if several else torch.from_numpy(np.searchsorted(present, labels))
+    y = torch.from_numpy(labels).to(x.dtype) if several else torch.from_numpy(np.searchsorted(present, labels))
     terms = len(x) * len(present) if several else len(x)
     loss: Callable[[Tensor, Tensor], Tensor] = F.binary_cross_entropy_with_logits if several else F.cross_entropy
     if start is not None and start.present == present:
         weight, bias = start.weight.clone().requires_grad_(), start.bias.clone().requires_grad_()
     else:
         weight, bias = (
-            torch.zeros(len(present), x.shape[1]).requires_grad_(),
-            torch.zeros(len(present)).requires_grad_(),
+            x.new_zeros(len(present), x.shape[1]).requires_grad_(),
+            x.new_zeros(len(present)).requires_grad_(),
         )
     optimiser = torch.optim.LBFGS(
-        [weight, bias], max_iter=iterations, max_eval=30 * iterations, history_size=10, line_search_fn="strong_wolfe",
-        tolerance_grad=1e-7, tolerance_change=1e-7,
+        [weight, bias], max_iter=protocol.iterations, max_eval=30 * protocol.iterations, history_size=10,
+        line_search_fn="strong_wolfe", tolerance_grad=1e-7, tolerance_change=protocol.tolerance,
     )  # fmt: skip
 
     def objective() -> Tensor:
@@ -236,7 +236,7 @@ def fit_logistic(
     with torch.enable_grad():
         optimiser.step(objective)  # type: ignore[no-untyped-call]
     used = optimiser.state[weight]["n_iter"]
-    return Logistic(weight.detach(), bias.detach(), present, classes, several, converged=used < iterations)
+    return Logistic(weight.detach(), bias.detach(), present, classes, several, converged=used < protocol.iterations)
 
 
 def _prepared(parts: Sequence[Features], protocol: FrozenProbe) -> list[Array]:

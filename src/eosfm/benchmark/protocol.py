@@ -185,6 +185,13 @@ class FrozenProbe:
         default=2000,
         metadata={"source": "torchgeo-bench main.py: 2000 in the sweep, 4000 in the final fit; ours 2000 in both"},
     )
+    tolerance: float = field(
+        default=1e-7,
+        metadata={
+            "source": "torchgeo-bench linear.py: a fit stops when the loss changes by less (tol 1e-6, a tenth of it). Of "
+            "ill-conditioned features that is early: smaller is nearer to the optimum, and slower"
+        },
+    )
     refit_with_validation: bool = field(
         default=True,
         metadata={"source": "torchgeo-bench config.yaml, merge_val: true; C is chosen before, on validation only"},
@@ -208,8 +215,10 @@ class FrozenProbe:
     seed: int = field(default=0, metadata={"source": "torchgeo-bench config.yaml; only the bootstrap is random"})
 
     def __post_init__(self) -> None:
-        if self.neighbours < 1 or self.iterations < 1 or self.resamples < 1:
-            raise ConfigError("frozen-probe: neighbours, iterations and resamples must be 1 or more")
+        if self.neighbours < 1 or self.iterations < 1 or self.resamples < 1 or not 0 <= self.tolerance < 1:
+            raise ConfigError(
+                "frozen-probe: neighbours, iterations and resamples must be 1 or more, tolerance 0 to below 1"
+            )
         if not self.penalties or not all(0 < c < math.inf for c in self.penalties):
             raise ConfigError(f"frozen-probe: penalties {self.penalties}; expected one or more positive numbers C")
         if self.multilabel_average not in ("micro", "macro"):

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from eosfm.benchmark import intervals
 from eosfm.benchmark.compare import CONSTANT, ENSEMBLE, Comparison, Row
 from eosfm.config import read_json, to_plain
 from eosfm.contracts import CorruptArtifact
@@ -118,23 +119,12 @@ def best_single(summaries: Sequence[Summary]) -> Summary | None:
 
 def paired_difference(comparisons: Sequence[Comparison], kind: str, a: str, b: str) -> tuple[float, float, float]:
     """Mean of ``a - b`` on the main score and its 95 % interval, resampling the same seeds and chips for both."""
-    statistic = STATISTICS[kind][main_metric(kind)]
     pairs = []
     for c in comparisons:
         by = {r.method: r.scores.per_chip for r in c.rows}
         pairs.append((by[a], by[b]))
-    rng = np.random.default_rng(0)
-    values = []
-    for _ in range(1000):
-        drawn = [pairs[s] for s in rng.integers(len(pairs), size=len(pairs))]
-        diff = []
-        for x, y in drawn:
-            i = rng.integers(len(x), size=len(x))
-            diff.append(statistic(x[i]) - statistic(y[i]))
-        values.append(float(np.mean(diff)))
-    mean = float(np.mean([statistic(x) - statistic(y) for x, y in pairs]))
-    low, high = np.quantile(values, [0.025, 0.975])
-    return mean, float(low), float(high)
+    out = intervals.paired_difference(pairs, STATISTICS[kind][main_metric(kind)])
+    return out.value, out.low, out.high
 
 
 def headline(summaries: Sequence[Summary]) -> dict[str, Summary]:

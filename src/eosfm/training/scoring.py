@@ -81,11 +81,19 @@ def per_chip_counts(kind: str, z: Tensor, y: Tensor, k: int) -> Array:
         e = torch.where(ok, z[:, 0] - y, 0.0).double().flatten(1)
         v = torch.where(ok, y, 0.0).double().flatten(1)
         return torch.stack([ok.flatten(1).sum(1).double(), (e * e).sum(1), v.sum(1), (v * v).sum(1)], 1).numpy()
-    p, t = z.argmax(1).reshape(len(z), -1), y.long().reshape(len(z), -1)
-    ok = t != IGNORE if kind == "segmentation" else torch.ones_like(t, dtype=torch.bool)
+    return confusion(z.argmax(1), y, k, IGNORE if kind == "segmentation" else None)
+
+
+def confusion(p: Tensor, y: Tensor, k: int, ignore: int | None) -> Array:
+    """Confusion counts per chip ``(n, k, k)`` of predicted classes ``p`` and labels ``y`` ``(n, ...)``, both integers.
+
+    Rows are labels, columns predictions; places whose label is ``ignore`` are left out.
+    """
+    p, t = p.long().reshape(len(p), -1), y.long().reshape(len(y), -1)
+    ok = torch.ones_like(t, dtype=torch.bool) if ignore is None else t != ignore
     cell = torch.where(ok, t * k + p, k * k)
-    out = torch.zeros(len(z), k * k + 1, dtype=torch.int64).scatter_add_(1, cell, torch.ones_like(cell))
-    return out[:, :-1].reshape(len(z), k, k).numpy()
+    out = torch.zeros(len(p), k * k + 1, dtype=torch.int64).scatter_add_(1, cell, torch.ones_like(cell))
+    return out[:, :-1].reshape(len(p), k, k).numpy()
 
 
 def iou_per_class(table: Array) -> Array:

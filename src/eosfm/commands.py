@@ -223,7 +223,7 @@ def adapt(
         )  # fmt: skip
     with bar(f"adapting {run.name}") as progress:
         model, _, energy = adapt_ensemble(
-            ensemble, splits, task, run.fit, cache=run.cache, start=start, selection=run.selection,
+            ensemble, splits, task, run.fit, cache=run.cache, cache_folder=run.cache_folder, start=start, selection=run.selection,
             run=run.run or Path("runs") / run.name, meter=EnergyMeter(), progress=progress, label=run.name,
         )  # fmt: skip
     result = score(model, splits.test, run.fit.seed)

@@ -202,5 +202,5 @@ class Ensemble(nn.Module):
         if h % MIN_SIZE or w % MIN_SIZE or not h or not w:
             up = tuple(max(1, -(-s // MIN_SIZE)) * MIN_SIZE for s in (h, w))
             raise BandError(
-                f"image size ({h}, {w}) is no multiple of {MIN_SIZE}; pad it to {up} (eosfm.tasks.model.pad)"
+                f"image size ({h}, {w}) is no multiple of {MIN_SIZE}; pad it to {up} (eosfm.specialists.encoder.pad)"
             )

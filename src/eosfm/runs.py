@@ -57,7 +57,9 @@ class AdaptRun:
     start: Path | None = None
     """a task model to train further, with its specialists, fusion, head and statistics"""
     cache: bool = True
-    """compute frozen features once, in memory; excludes augmentation"""
+    """compute frozen features once; with fit.augment in all orientations of a chip"""
+    cache_folder: Path | None = None
+    """keep them there, for other runs too; default in memory"""
     colours: tuple[str, ...] = ()
     output: Path | None = None
     """default ``models/NAME``"""
@@ -66,8 +68,10 @@ class AdaptRun:
 
     def __post_init__(self) -> None:
         require_safe_name(self.name)
-        if self.cache and (self.fit.augment or self.fit.zoom):
-            raise ValueError("cached features cannot be augmented: set cache: false, or fit.augment: false and zoom: 0")
+        if self.cache and self.fit.zoom:
+            raise ValueError("crops of cached features do not exist: set cache: false, or fit.zoom: 0")
+        if not self.cache and self.cache_folder:
+            raise ValueError("cache_folder with cache: false; leave one of them out")
 
 
 @record

@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from eosfm.contracts import ConfigError
+from eosfm.engine.cache import cached_features
 from eosfm.ensemble import Ensemble
 from eosfm.fusion.selection import SelectionConfig, TopK
 from eosfm.seeding import seeded
 from eosfm.tasks.model import HeadConfig, TaskModel, TaskSpec
 from eosfm.tasks.objectives import make_loss
-from eosfm.training.fit import adapt_ensemble, cache_features
+from eosfm.training.fit import adapt_ensemble
 from eosfm.training.settings import FitConfig
 from helpers import equal
 
@@ -108,7 +109,7 @@ def test_gradient_reaches_the_gate_of_a_specialist_that_is_off(world):
     ens = ensemble(world)
     ens.select(SelectionConfig(keep=3)).advance(0.5)
     model = TaskModel(ens, task_of(splits)).train()
-    features = cache_features(ens, splits.train)
+    features = cached_features(ens, splits.train)
     x, y = features.batch(range(8))
     with seeded(0):
         make_loss("segmentation")(model.from_features(x), y).backward()

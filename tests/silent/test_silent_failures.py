@@ -19,6 +19,7 @@ from eosfm.composition import load, save_ensemble
 from eosfm.contracts import BandError, CardError, DataError, EosfmError
 from eosfm.data.chips import Chips
 from eosfm.data.labels import require_labels
+from eosfm.engine.cache import cached_features
 from eosfm.ensemble import Ensemble
 from eosfm.files import atomic_folder
 from eosfm.specialists.card import DataInfo, Metric, TrainingInfo
@@ -28,7 +29,6 @@ from eosfm.statistics import BandStatistics
 from eosfm.tasks.model import HeadConfig, TaskModel, TaskSpec, fingerprint
 from eosfm.tasks.objectives import make_loss
 from eosfm.tasks.stored import load_task_model, save_task_model
-from eosfm.training.fit import cache_features
 from eosfm.training.scoring import STATISTICS, per_chip_counts
 from helpers import TINY, edit_json, equal, full_disk, image, make_encoder, make_specialist, statistics_of
 
@@ -177,7 +177,7 @@ def test_cached_features_of_chips_of_any_size_give_the_forward_s_output(own_zoo:
     chips = Chips(images=x, labels=torch.zeros(2, 40, 40, dtype=torch.long), bands=BANDS, kind="segmentation",
                   classes=("a", "b"), name="x")  # fmt: skip
     model = TaskModel(ensemble(own_zoo), TASK).eval()
-    features, y = cache_features(model.encoder, chips).batch([0, 1])
+    features, y = cached_features(model.encoder, chips).batch([0, 1])
     assert model.from_features(features, chips.size).shape[-2:] == y.shape[-2:]
 
 

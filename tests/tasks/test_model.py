@@ -16,9 +16,10 @@ from eosfm.contracts import ConfigError, CorruptArtifact, EosfmError, ZooError
 from eosfm.ensemble import Ensemble
 from eosfm.files import OutputError, sha256_file
 from eosfm.specialists.card import DataInfo, Metric, TrainingInfo
+from eosfm.specialists.encoder import pad
 from eosfm.specialists.store import load_specialist, save_specialist
 from eosfm.tasks.kinds import KINDS
-from eosfm.tasks.model import HeadConfig, TaskModel, TaskSpec, fingerprint, is_frozen_key, pad, probabilities
+from eosfm.tasks.model import HeadConfig, TaskModel, TaskSpec, fingerprint, is_frozen_key, probabilities
 from eosfm.tasks.scene import SceneFeatures, SceneTaskModel
 from eosfm.tasks.stored import TaskCard, load_task_model, load_trainable, save_task_model  # fmt: skip
 from helpers import TINY, edit_json, equal, full_disk, image, make_specialist, statistics_of, tree

@@ -21,17 +21,19 @@ from eosfm.benchmark.baselines import ConstantPredictor, scene_network, unet, un
 from eosfm.config import record
 from eosfm.contracts import DataError, Pyramid
 from eosfm.data.chips import ChipSet, Splits
+from eosfm.engine.cache import cached_features
 from eosfm.ensemble import Ensemble, Specialist
 from eosfm.fusion.fuse import Normalise
 from eosfm.rules import DEFAULT_RULES
 from eosfm.seeding import purpose_seed, seeded
+from eosfm.specialists.encoder import pad
 from eosfm.specialists.store import load_specialist
 from eosfm.specialists.zoo import find
 from eosfm.statistics import BandStatistics
-from eosfm.tasks.model import TaskModel, TaskSpec, pad
+from eosfm.tasks.model import TaskModel, TaskSpec
 from eosfm.tasks.stored import save_task_model
 from eosfm.training.energy import Energy
-from eosfm.training.fit import Features, cache_features, data_info, training_info
+from eosfm.training.fit import data_info, training_info
 from eosfm.training.module import fit
 from eosfm.training.scoring import Scores, per_chip_counts, scores_from
 from eosfm.training.settings import FitConfig, Progress
@@ -194,8 +196,8 @@ def _adapt_all(
 ) -> list[Candidate]:  # fmt: skip
     """Train fusion and head of each variant on features that are computed once."""
     start = time.perf_counter()
-    train = cache_features(full, splits.train, tell.inside(), "frozen features")
-    check = cache_features(full, splits.validation)
+    train = cached_features(full, splits.train, progress=tell.inside())
+    check = cached_features(full, splits.validation)
     feature_seconds = time.perf_counter() - start
     out = []
     for method, names in variants:
@@ -205,7 +207,7 @@ def _adapt_all(
             model = TaskModel(ensemble, task)
         start = time.perf_counter()
         result = fit(
-            model, task.kind, len(task.classes), _pick(train, keep), _pick(check, keep), replace(config, seed=seed),
+            model, task.kind, len(task.classes), train.of(keep), check.of(keep), replace(config, seed=seed),
             folder=folder / method.replace(": ", "-").replace(" ", "-"),
             forward=partial(model.from_features, size=splits.train.size), progress=tell.inside(), label=method, short=True,
         )  # fmt: skip
@@ -227,10 +229,6 @@ def _from_scratch(
         folder=folder / "scratch", progress=tell.inside(), label=SCRATCH,
     )  # fmt: skip
     return Candidate(SCRATCH, net, (), result.best, time.perf_counter() - start, 0.0)
-
-
-def _pick(features: Features, views: Sequence[int]) -> Features:
-    return Features([features.views[v] for v in views], features.labels)
 
 
 PICTURES = 24

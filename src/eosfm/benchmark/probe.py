@@ -23,7 +23,7 @@ from eosfm.benchmark.scores import METRICS, confidence_table, confusion_table, m
 from eosfm.contracts import PYRAMID_STRIDES, DataError, Encoder, Pyramid
 from eosfm.data.chips import ChipSet
 from eosfm.ensemble import Ensemble
-from eosfm.tasks.model import pad
+from eosfm.specialists.encoder import pad
 
 Array = NDArray[Any]
 TORCHGEO_BENCH = FrozenProbe()

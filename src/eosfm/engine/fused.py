@@ -9,7 +9,7 @@ with their number. Gradients still flow to the fusion.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any, Literal
@@ -89,11 +89,12 @@ class Fused(nn.Module):
             out.append(torch.cat(whole) if offset is None else torch.cat(whole) + offset.view(1, -1, 1, 1))
         return out
 
-    def encode(self, x: Tensor) -> list[Pyramid]:
-        """See `Ensemble.encode`; float32 maps, zeros for views whose gate is 0."""
+    def encode(self, x: Tensor, views: Sequence[int] | None = None) -> list[Pyramid]:
+        """See `Ensemble.encode`; float32 maps. All views, zeros for those whose gate is 0; or ``views``, whatever their gates."""
         self.ensemble._check(x)
         finite, gates, images = bool(x.isfinite().all()), self._gates(), torch.split(x.float(), 1)
-        active = [v for v, gate in enumerate(gates) if gate.requires_grad or float(gate) != 0.0]
+        wanted = range(len(gates)) if views is None else views
+        active = [v for v in wanted if views is not None or gates.requires_grad or float(gates[v]) != 0.0]
 
         def view(job: tuple[int, int]) -> Maps:
             return [m.float() for m in self._view(images[job[1]], job[0], finite)]
@@ -105,7 +106,7 @@ class Fused(nn.Module):
             [torch.cat([as_map(made[v, n][i], *size) for n in range(len(x))]) for i, (_, size) in sizes]
             if v in active
             else [x.new_zeros(len(x), c, *size, dtype=torch.float32) for _, (c, size) in sizes]
-            for v in range(len(gates))
+            for v in wanted
         ]
 
     def _gates(self) -> Tensor:

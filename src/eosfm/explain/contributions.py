@@ -21,7 +21,8 @@ from torch import Tensor
 from eosfm.contracts import PYRAMID_CHANNELS, ConfigError, Pyramid, ZooError, known
 from eosfm.data.chips import ChipSet
 from eosfm.ensemble import Ensemble
-from eosfm.tasks.model import TaskModel, pad
+from eosfm.specialists.encoder import pad
+from eosfm.tasks.model import TaskModel
 from eosfm.training.scoring import STATISTICS, per_chip_counts
 from eosfm.training.settings import Progress
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from eosfm.contracts import DataError
 from eosfm.ensemble import Ensemble
 from eosfm.explain.contributions import SubsetScorer, players
-from eosfm.tasks.model import pad
+from eosfm.specialists.encoder import pad
 
 NOBODY = 255
 """in a map of carriers: no specialist supports the decision"""

@@ -13,12 +13,12 @@ import torch
 from numpy.typing import NDArray
 
 from eosfm.data.chips import Splits
+from eosfm.engine.cache import Features, cached_features
 from eosfm.ensemble import Ensemble
 from eosfm.explain.contributions import main_score, players
 from eosfm.fusion.fuse import make_fusion
 from eosfm.seeding import purpose_seed, seeded
 from eosfm.tasks.model import TaskModel
-from eosfm.training.fit import Features, cache_features
 from eosfm.training.module import fit
 from eosfm.training.scoring import per_chip_counts
 from eosfm.training.settings import FitConfig, Progress
@@ -43,7 +43,7 @@ class Refit:
         self.config = replace(config, augment=False, zoom=0.0)
         self.names, self.groups = players(self.full)
         self.train, self.validation, self.test = (
-            cache_features(self.full, c, progress, f"features of {c.name}")
+            cached_features(self.full, c, progress=progress, label=f"features of {c.name}")
             for c in (splits.train, splits.validation, splits.test)
         )
         self._known: dict[tuple[Subset, int], tuple[Array, Array]] = {}
@@ -62,9 +62,7 @@ class Refit:
         if (subset, seed) not in self._known:
             views = sorted(v for i in subset for v in self.groups[i])
             model = self.model(subset, seed)
-            train, check, test = (
-                Features([f.views[v] for v in views], f.labels) for f in (self.train, self.validation, self.test)
-            )
+            train, check, test = (f.of(views) for f in (self.train, self.validation, self.test))
             with tempfile.TemporaryDirectory(prefix="eosfm-refit-") as folder:
                 fit(
                     model, self.task.kind, len(self.task.classes), train, check, replace(self.config, seed=seed),

@@ -18,7 +18,7 @@ from eosfm.contracts import DataError
 from eosfm.data.chips import ChipSet
 from eosfm.ensemble import Ensemble
 from eosfm.explain.contributions import players
-from eosfm.tasks.model import pad
+from eosfm.specialists.encoder import pad
 from eosfm.training.settings import Progress
 
 Array = NDArray[np.float64]

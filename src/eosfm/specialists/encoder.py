@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import timm
 import torch
+import torch.nn.functional as F
 from timm.layers.grn import GlobalResponseNorm
 from torch import Tensor, nn
 
@@ -161,3 +162,10 @@ def feature_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         elif first not in ("head", "norm_pre"):
             out[name] = tensor
     return out
+
+
+def pad(x: Tensor) -> Tensor:
+    """``x`` grown on the right and bottom to multiples of 32 by repeating the border; ``pad(x)[..., :h, :w] == x``."""
+    h, w = x.shape[-2:]
+    down, right = -h % MIN_SIZE, -w % MIN_SIZE
+    return F.pad(x, (0, right, 0, down), mode="replicate") if down or right else x

@@ -7,14 +7,13 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-import torch.nn.functional as F
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from eosfm.config import record
 from eosfm.contracts import ConfigError, Encoder, Pyramid
 from eosfm.ensemble import Ensemble
-from eosfm.specialists.encoder import MIN_SIZE
+from eosfm.specialists.encoder import MIN_SIZE, pad
 from eosfm.tasks.heads import PixelHead, SceneHead
 from eosfm.tasks.kinds import IGNORE, KINDS
 
@@ -121,13 +120,6 @@ class TaskModel(nn.Module):
 def is_frozen_key(key: str) -> bool:
     """Whether a state-dict key belongs to a specialist (referenced by hash, never copied into a checkpoint)."""
     return ".encoders." in f".{key}"
-
-
-def pad(x: Tensor) -> Tensor:
-    """``x`` grown on the right and bottom to multiples of 32 by repeating the border; ``pad(x)[..., :h, :w] == x``."""
-    h, w = x.shape[-2:]
-    down, right = -h % MIN_SIZE, -w % MIN_SIZE
-    return F.pad(x, (0, right, 0, down), mode="replicate") if down or right else x
 
 
 def probabilities(kind: str, z: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from eosfm.engine.cache import Features
 from eosfm.seeding import purpose_seed
 
 Key = tuple[int, int, list[int]]
@@ -61,8 +62,11 @@ class _Batches(Dataset[tuple[Any, Tensor]]):
 
     def __getitem__(self, key: Key) -> tuple[Any, Tensor]:
         epoch, number, indices = key
-        x, y = self.source.batch(indices)
         g = torch.Generator().manual_seed(purpose_seed(self.seed, "augment", epoch, number))
+        if isinstance(self.source, Features):  # its augmentation was computed before; here it is drawn
+            among = torch.randint(len(self.source.orientations), (len(indices),), generator=g).tolist()
+            return self.source.batch(indices, among if self.augment else None)
+        x, y = self.source.batch(indices)
         if self.augment:
             x, y = dihedral(x, y, g)
         if self.zoom:

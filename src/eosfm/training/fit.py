@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import tempfile
 import time
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,7 +16,8 @@ from torch import Tensor, nn
 from eosfm._version import __version__
 from eosfm.config import to_plain
 from eosfm.contracts import ConfigError, Pyramid
-from eosfm.data.chips import ChipSet, Splits
+from eosfm.data.chips import Splits
+from eosfm.engine.cache import ORIENTATIONS, cached_features
 from eosfm.ensemble import Ensemble
 from eosfm.files import require_place
 from eosfm.fusion.selection import SelectionConfig
@@ -27,7 +27,7 @@ from eosfm.specialists.encoder import ConvNeXtV2Atto
 from eosfm.specialists.licences import combine
 from eosfm.specialists.store import _NO_WEIGHTS, save_specialist
 from eosfm.statistics import BandStatistics
-from eosfm.tasks.model import HeadConfig, TaskModel, TaskSpec, fingerprint, pad
+from eosfm.tasks.model import HeadConfig, TaskModel, TaskSpec, fingerprint
 from eosfm.training.dates import MeanOfDates, TwoDates
 from eosfm.training.energy import Energy, EnergyMeter
 from eosfm.training.initial import RANDOM, Start
@@ -146,6 +146,7 @@ def adapt_ensemble(
     config: FitConfig,
     *,
     cache: bool = True,
+    cache_folder: Path | None = None,
     start: TaskModel | None = None,
     selection: SelectionConfig | None = None,
     run: Path | None = None,
@@ -160,8 +161,9 @@ def adapt_ensemble(
         splits: training and validation data are used; the test split is left to `eosfm.training.scoring.score`.
         task: what to predict and with which head.
         config: see `FitConfig`.
-        cache: compute the frozen features once and keep them in memory, which gives the same result many times faster;
-            it excludes augmentation.
+        cache: compute the frozen features once, which gives the same result many times faster. With ``config.augment``
+            each chip is kept in all its orientations, eight of a square one.
+        cache_folder: keep the features there, and read those that are there already; default in memory.
         start: a model around ``ensemble`` whose fusion and head are trained further; default a new head.
         selection: learn which specialists to keep; the model is then pruned to them. ``model.encoder`` is a smaller
             ensemble, and ``ensemble.selector`` holds the scores.
@@ -180,8 +182,8 @@ def adapt_ensemble(
             f"{splits.train.name}: chips of {splits.train.dates} dates; an ensemble is adapted to one date. For a time "
             "series set data: {dates: 1}; change between two dates can be learnt by a specialist (eosfm train)"
         )
-    if cache and (config.augment or config.zoom):
-        raise ConfigError("cached features cannot be augmented: set cache: false, or augment: false and zoom: 0")
+    if cache and config.zoom:
+        raise ConfigError("crops of cached features do not exist: set cache: false, or zoom: 0")
     with seeded(purpose_seed(config.seed, "head")):
         model = start or TaskModel(ensemble, task)
     identity = splits.train.sha256() + fingerprint(model)
@@ -191,8 +193,14 @@ def adapt_ensemble(
     with _folder(run) as folder, meter.measure(label) if meter else nullcontext(Energy()) as energy:
         began = time.perf_counter()
         if cache:
-            train = cache_features(ensemble, splits.train, progress, f"{label}: frozen features, training chips")
-            check = cache_features(ensemble, splits.validation, progress, f"{label}: frozen features, validation chips")
+            h, w = splits.train.size
+            keep = partial(
+                cached_features, ensemble, precision="bf16" if config.precision == "bf16" else "fp32",
+                folder=cache_folder, progress=progress,
+            )  # fmt: skip
+            turns = 1 if not config.augment else ORIENTATIONS if h == w else ORIENTATIONS // 2
+            train = keep(splits.train, orientations=turns, label=f"{label}: frozen features, training chips")
+            check = keep(splits.validation, label=f"{label}: frozen features, validation chips")
         result = fit(
             model, task.kind, len(task.classes),
             train if cache else splits.train, check if cache else splits.validation, config,
@@ -204,42 +212,6 @@ def adapt_ensemble(
     if ensemble.selector is not None:
         model = model.pruned(ensemble.selector.chosen())
     return model, result, energy
-
-
-@dataclass(frozen=True)
-class Features:
-    """Frozen features of a data set in memory: per view and level ``(n, c, h, w)``."""
-
-    views: list[Pyramid]
-    labels: Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def batch(self, indices: Sequence[int]) -> tuple[list[Pyramid], Tensor]:
-        """The pyramids of each view at ``indices``, as `Ensemble.fuse` takes them."""
-        i = torch.as_tensor(list(indices))
-        return [[level[i] for level in view] for view in self.views], self.labels[i]
-
-
-def cache_features(
-    ensemble: Ensemble, chips: ChipSet, progress: Progress | None = None, label: str = "", batch_size: int = 16
-) -> Features:
-    """Every view's pyramid of every chip, computed once. ``TaskModel.from_features`` of them equals its forward."""
-    parts: list[list[Pyramid]] = []
-    labels = []
-    n = len(chips)
-    with torch.inference_mode():
-        for i in range(0, n, batch_size):
-            x, y = chips.batch(range(i, min(i + batch_size, n)))
-            parts.append(ensemble.encode(pad(x)))
-            labels.append(y)
-            if progress:
-                progress(min(1.0, (i + batch_size) / n), label)
-    views = [
-        [torch.cat([p[v][level] for p in parts]) for level in range(len(parts[0][v]))] for v in range(len(parts[0]))
-    ]
-    return Features([[m.clone() for m in v] for v in views], torch.cat(labels))
 
 
 def data_info(splits: Splits, sha256: str) -> DataInfo:

@@ -1,0 +1,292 @@
+"""Frozen features, computed once: adapting then costs the fusion and the decoder only.
+
+    features = cached_features(ensemble, chips, precision="bf16", folder=Path("features"))
+    pyramids, labels = features.batch([3, 0, 4])        # what Ensemble.fuse takes
+
+On disk each view of each specialist has a folder of its own, named by the hash of everything its features depend on: the
+chips, how the view reads them, the specialist's weights, the orientation and the precision. So nothing stale can be read, a
+specialist that is added later costs its own features only, and after pruning the others are not even opened.
+
+    <folder>/<hash of a view>/00000.safetensors ...       level0..level3, (chips of the shard, c, h, w)
+    <folder>/<hash of the chips>/labels.safetensors
+
+Shards are written whole or not at all; a killed run computes what is missing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from eosfm.adaptation import AdaptationPlan
+from eosfm.contracts import PYRAMID_CHANNELS, ConfigError, CorruptArtifact, Pyramid
+from eosfm.engine.fused import DTYPES, Fused, Precision, fused
+from eosfm.ensemble import Ensemble
+from eosfm.files import OutputError, atomic_file, sha256_bytes
+from eosfm.specialists.encoder import pad
+
+Progress = Callable[[float, str], None]
+FORMAT = 1
+SHARD = 64
+"""chips per file: some hundred megabytes at most"""
+ORIENTATIONS = 8
+"""quarter turns, each also mirrored; four of them keep the shape of a chip that is not square"""
+
+
+class Chips(Protocol):
+    """What features are computed of; see `eosfm.data.chips`."""
+
+    @property
+    def size(self) -> tuple[int, int]: ...
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]: ...
+
+    def sha256(self) -> str: ...
+
+
+@dataclass
+class Features:
+    """Frozen features of a data set, per orientation, view and level; a source of batches as the chips themselves are."""
+
+    parts: list[list[Part]]
+    """``[orientation][view]``"""
+    labels: Tensor
+    orientations: tuple[int, ...] = (0,)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def of(self, views: Sequence[int]) -> Features:
+        """The features of ``views`` only; nothing is copied."""
+        return Features([[row[v] for v in views] for row in self.parts], self.labels, self.orientations)
+
+    def batch(self, indices: Sequence[int], among: Sequence[int] | None = None) -> tuple[list[Pyramid], Tensor]:
+        """The pyramids of each view at ``indices``, as `Ensemble.fuse` takes them, and the labels.
+
+        ``among`` gives for each index which of `orientations`, by position; default the first, which is the chip as it is.
+        """
+        which = list(among) if among is not None else [0] * len(indices)
+        views = range(len(self.parts[0]))
+        pyramids = [
+            [
+                torch.stack([self.parts[o][v].row(level, i) for i, o in zip(indices, which, strict=True)])
+                for level in range(len(PYRAMID_CHANNELS))
+            ]
+            for v in views
+        ]
+        y = [turned(self.labels[i], self.orientations[o]) for i, o in zip(indices, which, strict=True)]
+        return pyramids, torch.stack(y)
+
+
+class Part(Protocol):
+    """One view of all chips in one orientation."""
+
+    def row(self, level: int, index: int) -> Tensor: ...
+
+
+@dataclass
+class _InMemory:
+    levels: list[Tensor]
+
+    def row(self, level: int, index: int) -> Tensor:
+        return self.levels[level][index]
+
+
+class _OnDisk:
+    """Shards mapped into memory: a row is read when it is asked for, and the system keeps what fits."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._open: dict[int, list[Tensor]] = {}
+
+    def row(self, level: int, index: int) -> Tensor:
+        shard = index // SHARD
+        if shard not in self._open:
+            self._open[shard] = _read(_shard(self.folder, shard), [f"level{i}" for i in range(len(PYRAMID_CHANNELS))])
+        return self._open[shard][level][index % SHARD]
+
+
+def cached_features(
+    ensemble: Ensemble,
+    chips: Chips,
+    *,
+    precision: Precision = "fp32",
+    folder: Path | None = None,
+    orientations: int = 1,
+    progress: Progress | None = None,
+    label: str = "frozen features",
+) -> Features:
+    """Every view's pyramid of every chip. ``TaskModel.from_features`` of them equals the model's forward.
+
+    Args:
+        ensemble: frozen; views whose gate is 0 are computed, too.
+        chips: with their labels.
+        precision: in which features are computed and kept; bf16 is half the size and several times faster.
+        folder: keep them here, and read those that are here already; None keeps them in memory.
+        orientations: 1, or 2, 4 or 8 of the square's symmetries for augmentation: so many times the size.
+        progress: called with fraction and line.
+        label: begins the line, which tells the size.
+
+    Raises:
+        ConfigError: more than the memory or the disk holds, or another number of orientations.
+        OutputError: ``folder`` cannot be written.
+        CorruptArtifact: a shard that is not what was written.
+    """
+    turns = _turns(orientations, *chips.size)
+    need, views = size_in_bytes(ensemble, chips, precision, len(turns)), range(len(ensemble.views))
+    if folder is None:
+        _require(need, _memory(), "memory", "set cache_folder: FOLDER to keep them on disk, or cache: false")
+    else:
+        data, weights = chips.sha256(), [_weights(e) for e in ensemble.encoders]
+        keys = [[_key(ensemble, v, weights, data, chips, t, precision) for v in views] for t in turns]
+        places = [[folder / k for k in row] for row in keys]
+        there = sum(f.stat().st_size for row in places for p in row for f in p.glob("*.safetensors"))
+        folder.mkdir(parents=True, exist_ok=True)
+        _require(
+            need - there,
+            shutil.disk_usage(folder).free,
+            f"disk of {folder}",
+            "choose another cache_folder, or cache: false",
+        )
+    line = f"{label}, {need / 1e9:.2f} GB {'in memory' if folder is None else f'in {folder}'}"
+    if progress:
+        progress(0.0, line)
+    plan = _runner(ensemble, precision)
+    count = -(-len(chips) // SHARD)
+    kept: list[list[list[Pyramid]]] = [[[] for _ in ensemble.views] for _ in turns]
+    labels: list[Tensor] = []
+    for shard in range(count):
+        rows = range(shard * SHARD, min(len(chips), (shard + 1) * SHARD))
+        missing = folder is None or any(not _shard(p, shard).exists() for row in places for p in row)
+        file = None if folder is None else _shard(folder / f"{data[:32]}-labels", shard)
+        if file is not None and file.exists() and not missing:
+            labels.append(_read(file, ["labels"])[0])
+        else:
+            x, y = chips.batch(rows)
+            labels.append(y)
+            for t, turn in enumerate(turns):
+                todo = [v for v in views if folder is None or not _shard(places[t][v], shard).exists()]
+                for v, levels in zip(todo, plan(pad(turned(x, turn)), todo), strict=True):
+                    if folder is None:
+                        kept[t][v].append(levels)
+                    else:
+                        _write(_shard(places[t][v], shard), {f"level{i}": m.contiguous() for i, m in enumerate(levels)})
+            if file is not None:
+                _write(file, {"labels": y})
+        if progress:
+            progress((shard + 1) / count, line)
+    if folder is None:
+        parts: list[list[Part]] = [[_joined(view) for view in row] for row in kept]
+    else:
+        parts = [[_OnDisk(p) for p in row] for row in places]
+    return Features(parts, torch.cat(labels), turns)
+
+
+def turned(x: Tensor, orientation: int) -> Tensor:
+    """``x`` ``(..., h, w)`` turned by ``orientation % 4`` quarters and, from 4 on, mirrored; labels of scenes stay."""
+    if orientation == 0 or x.ndim < 2:
+        return x
+    y = torch.rot90(x, orientation % 4, (-2, -1))
+    return y.flip(-1) if orientation >= 4 else y
+
+
+def size_in_bytes(ensemble: Ensemble, chips: Chips, precision: Precision = "fp32", orientations: int = 1) -> int:
+    """What the features of ``chips`` take, before any is computed."""
+    h, w = (-(-side // 32) * 32 for side in chips.size)
+    each = sum(c * (h // (4 << i)) * (w // (4 << i)) for i, c in enumerate(PYRAMID_CHANNELS))
+    return len(chips) * len(ensemble.views) * orientations * each * DTYPES[precision].itemsize
+
+
+def _turns(count: int, h: int, w: int) -> tuple[int, ...]:
+    # identity first; then what changes most: half turn, mirror, both; then the quarter turns
+    order = (0, 2, 4, 6, 1, 3, 5, 7) if h == w else (0, 2, 4, 6)
+    if count not in (1, 2, 4, 8) or count > len(order):
+        raise ConfigError(f"{count} orientations of chips of {h} x {w}; expected 1, 2, 4{' or 8' if h == w else ''}")
+    return order[:count]
+
+
+def _runner(ensemble: Ensemble, precision: Precision) -> Callable[[Tensor, list[int]], list[Pyramid]]:
+    """The views that are asked for, a few chips at a time."""
+    plan: Fused = fused(ensemble, precision=precision)
+    dtype = DTYPES[precision]
+
+    def run(x: Tensor, views: list[int]) -> list[Pyramid]:
+        with torch.no_grad():
+            few = [plan.encode(part, views) for part in torch.split(x, 8)]
+        return [[torch.cat([p[i][level] for p in few]).to(dtype) for level in range(4)] for i in range(len(views))]
+
+    return run
+
+
+def _key(
+    ensemble: Ensemble, view: int, weights: list[str], data: str, chips: Chips, turn: int, precision: Precision
+) -> str:
+    """The hash of everything that the features of one view depend on."""
+    plan: AdaptationPlan = ensemble.views[view]
+    reads = (weights[ensemble._encoder_of[view]], plan.index, plan.convert, plan.mean, plan.std)
+    facts = (FORMAT, SHARD, data, len(chips), chips.size, str(ensemble.bands), turn, precision)
+    return sha256_bytes(repr((facts, reads)).encode())[:32]
+
+
+def _weights(encoder: nn.Module) -> str:
+    """The hash of the weights as they are, whatever a card says."""
+    h = hashlib.sha256()
+    for name, t in sorted(encoder.state_dict().items()):
+        h.update(f"{name} {tuple(t.shape)} {t.dtype}".encode())
+        h.update(t.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return h.hexdigest()
+
+
+def _joined(shards: list[Pyramid]) -> Part:
+    return _InMemory([torch.cat([s[level] for s in shards]) for level in range(len(PYRAMID_CHANNELS))])
+
+
+def _shard(folder: Path, number: int) -> Path:
+    return folder / f"{number:05d}.safetensors"
+
+
+def _write(path: Path, tensors: dict[str, Tensor]) -> None:
+    with atomic_file(path) as tmp:
+        save_file(tensors, tmp)
+
+
+def _read(path: Path, names: list[str]) -> list[Tensor]:
+    try:
+        with safe_open(path, framework="pt") as f:
+            return [f.get_tensor(n) for n in names]
+    except (SafetensorError, OSError) as e:
+        raise CorruptArtifact(
+            f"{path} is not what was written ({e}); delete this file, and it is computed again"
+        ) from None
+
+
+def _require(need: int, have: int, what: str, repair: str) -> None:
+    if need > 0.9 * have:
+        error = ConfigError if what == "memory" else OutputError
+        raise error(
+            f"frozen features take {need / 1e9:.1f} GB, the {what} has {have / 1e9:.1f} GB free: {repair}; "
+            "fewer specialists or fit.precision: bf16 make them smaller"
+        )
+
+
+def _memory() -> int:
+    """Bytes that a process can still have, as Linux tells it; elsewhere half of what is built in."""
+    try:
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2

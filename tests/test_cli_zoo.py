@@ -152,7 +152,25 @@ BAD = {
     "bad as": (("zoo", "import", "bare.pth", "--as", "caffe"), "expected ENTRY=NAME"),
     "as and described": (("zoo", "import", "bare.pth", *MINE, "--as", "0=caffe"), "not by both"),
     "timm and described": (("zoo", "import", "timm:convnextv2_atto.fcmae", *MINE), "described already"),
-    "timm of another kind": (("zoo", "import", "timm:resnet50"), "timm has no weights 'resnet50'"),
+    "timm of another kind": (("zoo", "import", "timm:resnet50"), "another architecture needs your description"),
+    "timm has no such weights": (
+        ("zoo", "import", "timm:resnet18.mine", *MINE, "--std=5,6"),
+        "timm has no weights 'resnet18.mine' of resnet18; known: ",
+    ),
+    "timm says the architecture": (
+        ("zoo", "import", "timm:resnet18.a1_in1k", *MINE, "--architecture", "resnet18"),
+        "timm:NAME none of --architecture",
+    ),
+    "architecture undescribed": (
+        ("zoo", "import", "bare.pth", "--architecture", "resnet18"),
+        "another architecture needs your description",
+    ),
+    "our own architecture": (
+        ("zoo", "import", "bare.pth", *MINE, "--std=5,6", "--architecture", "convnextv2_atto"),
+        "leave the architecture out",
+    ),
+    "unknown pyramid": (("zoo", "import", "bare.pth", *MINE, "--pyramid", "stack"), "known: resample"),
+    "a pyramid of ours": (("zoo", "import", "bare.pth", *MINE, "--pyramid", "resample"), "gives a pyramid itself"),
     "two zoos of one name": (("zoo", "list", "ZOO", "copy"), "is in two zoos"),
     "unknown filter": (("zoo", "list", "ZOO", "--licence", "free"), "known: commercial"),
     "unknown modality": (("zoo", "list", "ZOO", "--modality", "radio"), "known: elevation, optical, sar"),

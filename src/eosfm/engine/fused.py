@@ -27,24 +27,39 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 Encode = Callable[[Tensor, Body], Pyramid]
 
 
+class _Folded:
+    """A specialist's weights without those of a view."""
+
+    def __init__(self, encoder: FrozenEncoder, dtype: torch.dtype) -> None:
+        stem = fold_stem(encoder, None, dtype)
+        assert stem is not None  # without a plan there is no conversion that could not be folded
+        self.stem: Stem = stem
+        self.body: Body = fold_body(encoder, dtype)
+
+
 class Fused(nn.Module):
     """The fast plan of an ensemble; satisfies the `Encoder` protocol. Made by `fused`.
 
     float32: equal to the ensemble up to 1e-5 of each level's norm. bf16: cosine above 0.9999; features and fusion are
     computed in bf16 and accumulated in float32. The fusion is the ensemble's own module: training it trains both. The
-    specialists' weights are copied when this is made.
+    specialists' weights are copied when this is made. Specialists of other architectures than ConvNeXtV2-Atto run as they
+    are, in float32: `plain` names them.
     """
 
     def __init__(self, ensemble: Ensemble, precision: Precision, run: Encode) -> None:
         super().__init__()
         dtype = DTYPES[precision]
         self.ensemble, self.precision, self.dtype, self._run = ensemble, precision, dtype, run
-        encoders = [e for e in ensemble.encoders if isinstance(e, FrozenEncoder)]
-        self._bodies: list[Body] = [fold_body(e, dtype) for e in encoders]
-        self._plain: list[Stem] = [s for e in encoders if (s := fold_stem(e, None, dtype)) is not None]
+        self._folded = [_Folded(e, dtype) if isinstance(e, FrozenEncoder) else None for e in ensemble.encoders]
         self._stems: list[Stem | None] = [
-            fold_stem(encoders[e], plan, dtype) for e, plan in zip(ensemble._encoder_of, ensemble.views, strict=True)
+            fold_stem(encoder, plan, dtype) if isinstance(encoder := ensemble.encoders[e], FrozenEncoder) else None
+            for e, plan in zip(ensemble._encoder_of, ensemble.views, strict=True)
         ]
+
+    @property
+    def plain(self) -> list[str]:
+        """The specialists that cannot be folded, so that this plan is not faster for them."""
+        return [c.name for c, f in zip(self.ensemble.cards, self._folded, strict=True) if f is None]
 
     @property
     def bands(self) -> BandSet:
@@ -70,7 +85,7 @@ class Fused(nn.Module):
                 if gate.requires_grad or float(gate) != 0.0:
                     added = self._part(view, self._view(image, view, finite), gate)
                     total = [t + a for t, a in zip(total, added, strict=True)] if total else added
-            images.append(total or self._nothing(image))
+            images.append(total or self._nothing(image, self.out_channels))
         levels = [torch.cat(level) for level in zip(*images, strict=True)]
         offsets = [fusion.offset(i) for i in range(len(levels))]
         return [m if b is None else m + b.view(1, -1, 1, 1) for m, b in zip(levels, offsets, strict=True)]
@@ -85,7 +100,8 @@ class Fused(nn.Module):
                 images = [self._view(image, view, finite) for image in torch.split(x.float(), 1)]
                 out.append([torch.cat(level).float() for level in zip(*images, strict=True)])
             else:
-                out.append([m.new_zeros(len(x), *m.shape[1:]) for m in self._nothing(x[:1], fused=False)])
+                widths = self.ensemble.fusion.widths[view]
+                out.append([m.new_zeros(len(x), *m.shape[1:]) for m in self._nothing(x[:1], widths)])
         return out
 
     def _gates(self) -> Tensor:
@@ -95,10 +111,14 @@ class Fused(nn.Module):
     def _view(self, image: Tensor, view: int, finite: bool) -> Pyramid:
         """The pyramid of one image under one view, in this plan's precision."""
         encoder, stem = self.ensemble._encoder_of[view], self._stems[view]
+        folded, plan = self._folded[encoder], self.ensemble.views[view]
         with torch.no_grad():
+            if folded is None:
+                pyramid: Pyramid = self.ensemble.encoders[encoder](adapt(image, plan))
+                return pyramid
             if stem is None or not finite:  # what is not finite becomes the mean, which differs from view to view
-                image, stem = adapt(image, self.ensemble.views[view]), self._plain[encoder]
-            return self._run(stem_map(image, stem), self._bodies[encoder])
+                image, stem = adapt(image, plan), folded.stem
+            return self._run(stem_map(image, stem), folded.body)
 
     def _part(self, view: int, pyramid: Pyramid, gate: Tensor) -> Pyramid:
         fusion, out = self.ensemble.fusion, []
@@ -108,10 +128,9 @@ class Fused(nn.Module):
                 out.append(fusion.part(level, view, norm(m), gate).float())
         return out
 
-    def _nothing(self, image: Tensor, *, fused: bool = True) -> Pyramid:
+    def _nothing(self, image: Tensor, channels: Sequence[int]) -> Pyramid:
         """Zeros of the shape of a pyramid."""
         h, w = image.shape[-2:]
-        channels: Sequence[int] = self.out_channels if fused else (40, 80, 160, 320)
         return [
             image.new_zeros(1, c, h // (4 << i), w // (4 << i), dtype=torch.float32) for i, c in enumerate(channels)
         ]

@@ -77,7 +77,9 @@ class Refit:
         """A model of ``subset`` with fusion and head at random weights."""
         ensemble = self.full.pruned(self.names[i] for i in subset)
         with seeded(purpose_seed(seed, "fusion")):
-            ensemble.fusion = make_fusion(self.full.fusion.name, len(ensemble.views), self.full.fusion.normalise)
+            ensemble.fusion = make_fusion(
+                self.full.fusion.name, len(ensemble.views), self.full.fusion.normalise, ensemble.fusion.widths
+            )
         with seeded(purpose_seed(seed, "head")):
             return TaskModel(ensemble, self.task)
 

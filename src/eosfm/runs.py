@@ -66,8 +66,9 @@ class AdaptRun:
 
     def __post_init__(self) -> None:
         require_safe_name(self.name)
-        if self.cache and (self.fit.augment or self.fit.zoom):
-            raise ValueError("cached features cannot be augmented: set cache: false, or fit.augment: false and zoom: 0")
+        if self.cache and self.fit.augmented:
+            fields = ", ".join(f"fit.{n}" for n in self.fit.augmented)
+            raise ValueError(f"cached features cannot be augmented: set cache: false, or leave out {fields}")
 
 
 @record

@@ -40,7 +40,7 @@ class Refit:
     def __init__(self, model: TaskModel, splits: Splits, config: FitConfig, progress: Progress | None = None) -> None:
         assert isinstance(model.encoder, Ensemble)
         self.full, self.task, self.size = model.encoder, model.task, splits.train.size
-        self.config = replace(config, augment=False, zoom=0.0)
+        self.config = config.without_augmentation()
         self.names, self.groups = players(self.full)
         self.train, self.validation, self.test = (
             cache_features(self.full, c, progress, f"features of {c.name}")

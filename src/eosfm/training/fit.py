@@ -171,8 +171,10 @@ def adapt_ensemble(
     """
     if ensemble.bands != splits.train.bands:
         raise ConfigError(f"the ensemble reads {ensemble.bands}, the data are {splits.train.bands}")
-    if cache and (config.augment or config.zoom):
-        raise ConfigError("cached features cannot be augmented: set cache: false, or augment: false and zoom: 0")
+    if cache and config.augmented:
+        raise ConfigError(
+            f"cached features cannot be augmented: set cache: false, or leave out {', '.join(config.augmented)}"
+        )
     with seeded(purpose_seed(config.seed, "head")):
         model = start or TaskModel(ensemble, task)
     identity = splits.train.sha256() + fingerprint(model)

@@ -130,7 +130,7 @@ def test_a_wrong_card_names_the_file_and_the_key(tmp_path: Path, change: dict, p
 
 
 @pytest.mark.parametrize(
-    "key", sorted(set(PLAIN) - {"schema_version", "description", "architecture", "metrics", "digest"})
+    "key", sorted(set(PLAIN) - {"schema_version", "description", "architecture", "pyramid", "metrics", "digest"})
 )
 def test_every_field_without_a_default_is_required(tmp_path: Path, key: str):
     assert f"{key}: Field required" in refused(tmp_path, {k: v for k, v in PLAIN.items() if k != key})

@@ -5,6 +5,7 @@ import json
 import re
 
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
 
@@ -89,6 +90,19 @@ def test_importing_a_checkpoint_that_the_user_describes(monkeypatch, capsys, wor
     assert card.statistics.std == (5.0, 6.0)
     flipped = weights["stem_0.weight"] * torch.tensor([1.0, -1.0]).view(1, 2, 1, 1)
     assert torch.equal(encoder.tensors()["stem_0.weight"], flipped)
+
+
+def test_importing_a_backbone_of_another_architecture(monkeypatch, capsys, work):
+    weights = timm.create_model("resnet18", in_chans=2, num_classes=3).state_dict()
+    torch.save({"state_dict": {f"model.{k}": v for k, v in weights.items()}}, "r.ckpt")
+    how = [*MINE[:-2], "--std=5,6", "--architecture", "resnet18"]
+    code, out, err = call(monkeypatch, capsys, "zoo", "import", "r.ckpt", *how)
+    assert code == 0, err
+    assert "resnet18: its maps 1, 2, 3, 4 (from 0) at strides 4, 8, 16, 32" in out
+    assert "left out of the file: model.fc" in out and "licence unknown: not known to allow commercial use" in out
+    code, out, _ = call(monkeypatch, capsys, "zoo", "show", "zoo", "mine")
+    assert code == 0 and "architecture: resnet18" in out
+    assert call(monkeypatch, capsys, "zoo", "verify", "zoo")[0] == 0
 
 
 def test_importing_timm_weights(monkeypatch, capsys, work):

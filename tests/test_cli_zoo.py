@@ -5,6 +5,7 @@ import json
 import re
 
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
 
@@ -91,6 +92,19 @@ def test_importing_a_checkpoint_that_the_user_describes(monkeypatch, capsys, wor
     assert torch.equal(encoder.tensors()["stem_0.weight"], flipped)
 
 
+def test_importing_a_backbone_of_another_architecture(monkeypatch, capsys, work):
+    weights = timm.create_model("resnet18", in_chans=2, num_classes=3).state_dict()
+    torch.save({"state_dict": {f"model.{k}": v for k, v in weights.items()}}, "r.ckpt")
+    how = [*MINE[:-2], "--std=5,6", "--architecture", "resnet18"]
+    code, out, err = call(monkeypatch, capsys, "zoo", "import", "r.ckpt", *how)
+    assert code == 0, err
+    assert "resnet18: its maps 1, 2, 3, 4 (from 0) at strides 4, 8, 16, 32" in out
+    assert "left out of the file: model.fc" in out and "licence unknown: not known to allow commercial use" in out
+    code, out, _ = call(monkeypatch, capsys, "zoo", "show", "zoo", "mine")
+    assert code == 0 and "architecture: resnet18" in out
+    assert call(monkeypatch, capsys, "zoo", "verify", "zoo")[0] == 0
+
+
 def test_importing_timm_weights(monkeypatch, capsys, work):
     whole = {re.sub(r"^(stem|stages)_(\d)", r"\1.\2", k): v for k, v in random_weights(3, 6).items()}
     save_file(whole, work / "hub.safetensors")
@@ -152,7 +166,25 @@ BAD = {
     "bad as": (("zoo", "import", "bare.pth", "--as", "caffe"), "expected ENTRY=NAME"),
     "as and described": (("zoo", "import", "bare.pth", *MINE, "--as", "0=caffe"), "not by both"),
     "timm and described": (("zoo", "import", "timm:convnextv2_atto.fcmae", *MINE), "described already"),
-    "timm of another kind": (("zoo", "import", "timm:resnet50"), "timm has no weights 'resnet50'"),
+    "timm of another kind": (("zoo", "import", "timm:resnet50"), "another architecture needs your description"),
+    "timm has no such weights": (
+        ("zoo", "import", "timm:resnet18.mine", *MINE, "--std=5,6"),
+        "timm has no weights 'resnet18.mine' of resnet18; known: ",
+    ),
+    "timm says the architecture": (
+        ("zoo", "import", "timm:resnet18.a1_in1k", *MINE, "--architecture", "resnet18"),
+        "timm:NAME none of --architecture",
+    ),
+    "architecture undescribed": (
+        ("zoo", "import", "bare.pth", "--architecture", "resnet18"),
+        "another architecture needs your description",
+    ),
+    "our own architecture": (
+        ("zoo", "import", "bare.pth", *MINE, "--std=5,6", "--architecture", "convnextv2_atto"),
+        "leave the architecture out",
+    ),
+    "unknown pyramid": (("zoo", "import", "bare.pth", *MINE, "--pyramid", "stack"), "known: resample"),
+    "a pyramid of ours": (("zoo", "import", "bare.pth", *MINE, "--pyramid", "resample"), "gives a pyramid itself"),
     "two zoos of one name": (("zoo", "list", "ZOO", "copy"), "is in two zoos"),
     "unknown filter": (("zoo", "list", "ZOO", "--licence", "free"), "known: commercial"),
     "unknown modality": (("zoo", "list", "ZOO", "--modality", "radio"), "known: elevation, optical, sar"),

@@ -127,14 +127,38 @@ def zoo_import(
     chip_size: Annotated[int | None, typer.Option(help="... side of its training images in pixels.")] = None,
     licence: Annotated[str, typer.Option(help="... SPDX licence of the weights.")] = "unknown",
     data_licence: Annotated[str, typer.Option(help="... SPDX licence of the data.")] = "unknown",
+    architecture: Annotated[
+        str | None, typer.Option(help="... timm's name for it, if it is not ConvNeXtV2-Atto: resnet18.")
+    ] = None,
+    pyramid: Annotated[
+        str | None, typer.Option(help="resample: make four levels of a network with one stride (a plain ViT).")
+    ] = None,
     overwrite: Overwrite = False,
 ) -> Outcome:
-    """Import specialists that others trained: EoS-FM's file, a Lightning or TerraTorch checkpoint, timm's weights."""
+    """Import specialists that others trained: EoS-FM's file, a Lightning, TerraTorch or TorchGeo checkpoint, timm's weights."""
     from eosfm.specialists.upstream import import_file, import_timm
 
     own = _description(name, bands, mean, std, task, classes, dataset, chip_size, licence, data_licence)
     kind, colon, timm_name = source.partition(":")
-    if kind == "timm" and colon:
+    from_timm = kind == "timm" and bool(colon)
+    if pyramid not in (None, "resample"):
+        raise ConfigError(f"--pyramid {pyramid!r}; known: resample")
+    if architecture or (from_timm and timm_name.partition(".")[0] != "convnextv2_atto"):
+        if own is None or as_ or entry or (from_timm and (architecture or prefix)):
+            raise ConfigError(
+                f"{source}: a backbone of another architecture needs your description (--name, --bands, --mean, --std, --task, "
+                "--dataset, --chip-size), and takes none of --as and --entry; timm:NAME none of --architecture and --prefix"
+            )
+        from eosfm.specialists.import_backbone import import_backbone
+
+        place, resample = source if from_timm else Path(source), pyramid == "resample"
+        one = import_backbone(
+            place, architecture or "", own, Path(zoo), prefix=prefix, resample=resample, overwrite=overwrite
+        )
+        return _imported([one], zoo)
+    if pyramid:
+        raise ConfigError("--pyramid is for other architectures; ConvNeXtV2-Atto gives a pyramid itself")
+    if from_timm:
         if own is not None or as_ or entry or prefix:
             raise ConfigError(f"{source}: timm's weights are described already; leave out all but --to and --overwrite")
         return _imported([import_timm(timm_name, Path(zoo), overwrite=overwrite)], zoo)
@@ -224,8 +248,8 @@ def _numbers(option: str, text: str) -> tuple[float, ...]:
 
 
 def _imported(done: Sequence[Imported], zoo: Path) -> Outcome:
-    rows = [("specialist", "bands", "task", "licence")]
-    rows += [(i.card.name, str(i.card.bandset()), i.card.task.kind, i.card.licence) for i in done]
+    rows = [("specialist", "architecture", "bands", "task", "licence")]
+    rows += [(i.card.name, i.card.architecture, str(i.card.bandset()), i.card.task.kind, i.card.licence) for i in done]
     lines = [f"{i.card.name}: {note}" for i in done for note in i.notes]
     lines += _licences([i.card for i in done])
     lines.append(f"{len(done)} specialists imported into {zoo}")

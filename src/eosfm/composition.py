@@ -20,8 +20,9 @@ from eosfm.config import read_json, read_record, record, to_plain
 from eosfm.contracts import AdaptationError, BandError, CardError, ConfigError, CorruptArtifact, EosfmError, ZooError
 from eosfm.ensemble import Ensemble, Specialist
 from eosfm.files import atomic_folder, sha256_file
-from eosfm.fusion.fuse import FUSIONS, Normalise
+from eosfm.fusion.fuse import FUSIONS, Normalise, make_fusion
 from eosfm.rules import DEFAULT_RULES, rules_named
+from eosfm.seeding import seeded
 from eosfm.specialists.card import SpecialistCard
 from eosfm.specialists.encoder import MIN_SIZE
 from eosfm.specialists.store import load_specialist, read_tensors, require_file, write_tensors
@@ -121,6 +122,8 @@ def compose(
     if fusion not in FUSIONS:
         raise AdaptationError(f"unknown fusion {fusion!r}; known: {', '.join(FUSIONS)}")
     cards = [_sound(e.folder) for e in find(zoo, names)]
+    with seeded(0):  # a fusion that cannot join these specialists is refused now, not when the ensemble is loaded
+        make_fusion(fusion, len(cards), normalise, [c.channels for c in cards])
     manifest = EnsembleManifest(
         specialists=tuple(_reference(c) for c in cards),
         zoo=os.path.relpath(zoo.resolve(), output.resolve()),

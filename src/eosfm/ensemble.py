@@ -22,11 +22,12 @@ from eosfm.fusion.fuse import Fusion, Normalise, make_fusion
 from eosfm.fusion.selection import SelectionConfig, TopK
 from eosfm.rules import DEFAULT_RULES
 from eosfm.seeding import seeded
+from eosfm.specialists.backbone import AnyEncoder
 from eosfm.specialists.card import SpecialistCard
-from eosfm.specialists.encoder import MIN_SIZE, FrozenEncoder
+from eosfm.specialists.encoder import MIN_SIZE
 from eosfm.statistics import BandStatistics
 
-Specialist = tuple[FrozenEncoder, SpecialistCard]
+Specialist = tuple[AnyEncoder, SpecialistCard]
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class Ensemble(nn.Module):
         AdaptationError: an unknown rule, or (``on_skip="raise"``) a specialist that cannot read the input.
         ZooError: two specialists of one name.
         CardError: an encoder with the card of another.
+        ConfigError: an unknown fusion, or one that cannot join maps of different widths.
     """
 
     gates: Tensor
@@ -81,7 +83,7 @@ class Ensemble(nn.Module):
         self.bands, self.statistics, self.rules = bands, statistics, tuple(rules)
         self.views, self.skipped = [], []
         self.cards: list[SpecialistCard] = []
-        encoders: list[FrozenEncoder] = []
+        encoders: list[AnyEncoder] = []
         for encoder, card in specialists:
             if encoder.in_channels != len(card.bands):
                 raise CardError(
@@ -101,8 +103,9 @@ class Ensemble(nn.Module):
         require_readable(self.views, reasons)
         self.encoders = nn.ModuleList(encoders)
         self._encoder_of = [[c.name for c in self.cards].index(v.specialist) for v in self.views]
+        widths = [encoders[e].out_channels for e in self._encoder_of]
         with seeded(seed):
-            self.fusion: Fusion = make_fusion(fusion, len(self.views), normalise)
+            self.fusion: Fusion = make_fusion(fusion, len(self.views), normalise, widths)
         self.register_buffer("gates", torch.ones(len(self.views)), persistent=False)
         self.register_module("selector", None)
         self.fusion_trained = False
@@ -168,7 +171,7 @@ class Ensemble(nn.Module):
         return self._with(
             [*self.views, *more.views], [*self.skipped, *more.skipped], [*self.cards, *more.cards],
             [*self.encoders, *more.encoders], [*self._encoder_of, *(len(self.cards) + e for e in more._encoder_of)],
-            self.fusion.widened(len(more.views)), torch.cat([self.gates, more.gates.to(self.gates)]),
+            self.fusion.widened(more.fusion.widths), torch.cat([self.gates, more.gates.to(self.gates)]),
         )  # fmt: skip
 
     def _with(

@@ -68,8 +68,11 @@ class AdaptRun:
 
     def __post_init__(self) -> None:
         require_safe_name(self.name)
-        if self.cache and self.fit.zoom:
-            raise ValueError("crops of cached features do not exist: set cache: false, or fit.zoom: 0")
+        if self.cache and (drawn := [n for n in self.fit.augmented if n != "augment"]):
+            fields = ", ".join(f"fit.{n}" for n in drawn)
+            raise ValueError(
+                f"crops and colours of cached features do not exist: set cache: false, or leave out {fields}"
+            )
         if not self.cache and self.cache_folder:
             raise ValueError("cache_folder with cache: false; leave one of them out")
 

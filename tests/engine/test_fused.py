@@ -108,7 +108,7 @@ def test_ablated_specialists_do_not_run_and_count_for_nothing(monkeypatch):
             torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
         assert all(float(m.abs().max()) == 0 for p in plan.encode(x) for m in p)
     small = fused(ens.pruned(names[:1]))
-    assert len(small._bodies) == 1
+    assert len(small._folded) == 1
 
 
 def test_gradients_reach_the_fusion_and_are_the_same():

@@ -12,7 +12,7 @@ from eosfm.contracts import missing_extra
 from eosfm.data.chips import ChipSet
 from eosfm.ensemble import Specialist
 from eosfm.seeding import purpose_seed, seeded
-from eosfm.specialists.encoder import FrozenEncoder
+from eosfm.specialists.backbone import encoder_of
 from eosfm.statistics import BandStatistics
 from eosfm.tasks.kinds import IGNORE
 
@@ -44,9 +44,9 @@ class ConstantPredictor(nn.Module):
 def untrained(specialists: Sequence[Specialist], seed: int) -> list[Specialist]:
     """The same specialists with random weights: same bands, rules and statistics, nothing learnt."""
     out = []
-    for n, (encoder, card) in enumerate(specialists):
+    for n, (_, card) in enumerate(specialists):
         with seeded(purpose_seed(seed, "untrained", n)):
-            out.append((FrozenEncoder(encoder.in_channels), card))
+            out.append((encoder_of(card), card))
     return out
 
 

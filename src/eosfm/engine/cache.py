@@ -205,8 +205,8 @@ def turned(x: Tensor, orientation: int) -> Tensor:
 def size_in_bytes(ensemble: Ensemble, chips: Chips, precision: Precision = "fp32", orientations: int = 1) -> int:
     """What the features of ``chips`` take, before any is computed."""
     h, w = (-(-side // 32) * 32 for side in chips.size)
-    each = sum(c * (h // (4 << i)) * (w // (4 << i)) for i, c in enumerate(PYRAMID_CHANNELS))
-    return len(chips) * len(ensemble.views) * orientations * each * DTYPES[precision].itemsize
+    each = sum(c * (h // (4 << i)) * (w // (4 << i)) for view in ensemble.fusion.widths for i, c in enumerate(view))
+    return len(chips) * orientations * each * DTYPES[precision].itemsize
 
 
 def _turns(count: int, h: int, w: int) -> tuple[int, ...]:

@@ -32,26 +32,42 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 Encode = Callable[[Tensor, Tensor, Tensor, int, int], Maps]
 
 
+class _Folded:
+    """A specialist's weights without those of a view."""
+
+    def __init__(self, encoder: FrozenEncoder, dtype: torch.dtype) -> None:
+        stem = fold_stem(encoder, None, encoder.in_channels, dtype)
+        assert stem is not None  # without a plan there is no conversion that could not be folded
+        self.stem: Stem = stem
+        self.body: Body = fold_body(encoder, dtype)
+
+
 class Fused(nn.Module):
     """The fast plan of an ensemble; satisfies the `Encoder` protocol. Made by `fused`.
 
     float32: equal to the ensemble up to 1e-5 of each level's norm. bf16: cosine above 0.9999; features and fusion are
     computed in bf16 and accumulated in float32. The fusion is the ensemble's own module: training it trains both. The
-    specialists' weights are copied when this is made.
+    specialists' weights are copied when this is made. Specialists of other architectures than ConvNeXtV2-Atto run as they
+    are, in float32: `plain` names them.
     """
 
     def __init__(self, ensemble: Ensemble, precision: Precision, run: Encode) -> None:
         super().__init__()
         dtype = DTYPES[precision]
         self.ensemble, self.precision, self.dtype, self._run = ensemble, precision, dtype, run
-        encoders = [e for e in ensemble.encoders if isinstance(e, FrozenEncoder)]
-        self._bodies: list[Body] = [fold_body(e, dtype) for e in encoders]
-        self._plain: list[Stem] = [s for e in encoders if (s := fold_stem(e, None, e.in_channels, dtype)) is not None]
+        self._folded = [_Folded(e, dtype) if isinstance(e, FrozenEncoder) else None for e in ensemble.encoders]
         self._stems: list[Stem | None] = [
-            fold_stem(encoders[e], plan, len(ensemble.bands), dtype)
+            fold_stem(encoder, plan, len(ensemble.bands), dtype)
+            if isinstance(encoder := ensemble.encoders[e], FrozenEncoder)
+            else None
             for e, plan in zip(ensemble._encoder_of, ensemble.views, strict=True)
         ]
         self._known: tuple[object, Mixes] | None = None
+
+    @property
+    def plain(self) -> list[str]:
+        """The specialists that cannot be folded, so that this plan is not faster for them."""
+        return [c.name for c, f in zip(self.ensemble.cards, self._folded, strict=True) if f is None]
 
     @property
     def bands(self) -> BandSet:
@@ -101,11 +117,11 @@ class Fused(nn.Module):
 
         jobs = [(v, n) for v in active for n in range(len(x))]
         made = dict(zip(jobs, each(view, jobs), strict=True))
-        sizes = list(enumerate(zip(PYRAMID_CHANNELS, _sizes(x), strict=True)))
+        sizes, widths = _sizes(x), self.ensemble.fusion.widths
         return [
-            [torch.cat([as_map(made[v, n][i], *size) for n in range(len(x))]) for i, (_, size) in sizes]
+            [torch.cat([as_map(made[v, n][i], *size) for n in range(len(x))]) for i, size in enumerate(sizes)]
             if v in active
-            else [x.new_zeros(len(x), c, *size, dtype=torch.float32) for _, (c, size) in sizes]
+            else [x.new_zeros(len(x), c, *size, dtype=torch.float32) for c, size in zip(widths[v], sizes, strict=True)]
             for v in wanted
         ]
 
@@ -127,11 +143,15 @@ class Fused(nn.Module):
 
     def _view(self, image: Tensor, view: int, finite: bool) -> Maps:
         """The pyramid of one image under one view, in this plan's precision."""
-        encoder, stem = self.ensemble._encoder_of[view], self._stems[view]
+        encoder, stem, plan = self.ensemble._encoder_of[view], self._stems[view], self.ensemble.views[view]
+        folded = self._folded[encoder]
+        if folded is None:
+            pyramid: Pyramid = self.ensemble.encoders[encoder](adapt(image, plan))
+            return [m[0].permute(1, 2, 0).flatten(0, 1).to(self.dtype) for m in pyramid]
         if stem is None or not finite:  # what is not finite becomes the mean, which differs from view to view
-            image, stem = adapt(image, self.ensemble.views[view]), self._plain[encoder]
-        body, (h, w) = self._bodies[encoder], _sizes(image)[0]
-        return self._run(stem_map(patches(image), stem), body.low, body.high, h, w)
+            image, stem = adapt(image, plan), folded.stem
+        h, w = _sizes(image)[0]
+        return self._run(stem_map(patches(image), stem), folded.body.low, folded.body.high, h, w)
 
     def _mixes(self) -> Mixes:
         """The fusion as it is now; made again when a weight, a running mean or a gate has changed."""
@@ -158,7 +178,7 @@ def fold_fusion(fusion: Fusion, gates: Tensor, dtype: torch.dtype) -> Mixes:
     offsets, weights = [fusion.offset(i) for i in range(len(PYRAMID_CHANNELS))], []
     for view, gate in enumerate(gates):
         row = []
-        for level, c in enumerate(PYRAMID_CHANNELS):
+        for level, c in enumerate(fusion.widths[view]):
             # a part is linear in its map: of the unit vectors it gives its matrix
             matrix = fusion.part(level, view, torch.eye(c, device=gate.device).view(c, c, 1, 1), gate).view(c, -1).T
             norm = fusion.norms[view][level]  # type: ignore[index]

@@ -151,13 +151,14 @@ class SubsetScorer:
 
     def _allocate(self) -> list[Pyramid]:
         n, (h, w) = len(self.chips), (-(-s // 32) * 32 for s in self.chips.size)
-        shapes = [(n, c, h // (4 << i), w // (4 << i)) for i, c in enumerate(PYRAMID_CHANNELS)]
-        if 4 * self.slots * sum(map(math.prod, shapes)) <= IN_MEMORY:
-            return [[torch.empty(s) for s in shapes] for _ in range(self.slots)]
+        widths = [PYRAMID_CHANNELS] * self.slots if self.fusion.linear else self.fusion.widths
+        shapes = [[(n, c, h // (4 << i), w // (4 << i)) for i, c in enumerate(channels)] for channels in widths]
+        if 4 * sum(math.prod(s) for player in shapes for s in player) <= IN_MEMORY:
+            return [[torch.empty(s) for s in player] for player in shapes]
         self._folder = tempfile.TemporaryDirectory(prefix="eosfm-contributions-")  # removed with this object
         return [
-            [self._mapped(Path(self._folder.name) / f"{i}-{level}", s) for level, s in enumerate(shapes)]
-            for i in range(self.slots)
+            [self._mapped(Path(self._folder.name) / f"{i}-{level}", s) for level, s in enumerate(player)]
+            for i, player in enumerate(shapes)
         ]
 
     @staticmethod

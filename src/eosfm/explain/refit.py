@@ -40,7 +40,7 @@ class Refit:
     def __init__(self, model: TaskModel, splits: Splits, config: FitConfig, progress: Progress | None = None) -> None:
         assert isinstance(model.encoder, Ensemble)
         self.full, self.task, self.size = model.encoder, model.task, splits.train.size
-        self.config = replace(config, augment=False, zoom=0.0)
+        self.config = config.without_augmentation()
         self.names, self.groups = players(self.full)
         self.train, self.validation, self.test = (
             cached_features(self.full, c, progress=progress, label=f"features of {c.name}")
@@ -75,7 +75,9 @@ class Refit:
         """A model of ``subset`` with fusion and head at random weights."""
         ensemble = self.full.pruned(self.names[i] for i in subset)
         with seeded(purpose_seed(seed, "fusion")):
-            ensemble.fusion = make_fusion(self.full.fusion.name, len(ensemble.views), self.full.fusion.normalise)
+            ensemble.fusion = make_fusion(
+                self.full.fusion.name, len(ensemble.views), self.full.fusion.normalise, ensemble.fusion.widths
+            )
         with seeded(purpose_seed(seed, "head")):
             return TaskModel(ensemble, self.task)
 

@@ -2,6 +2,9 @@
 
     normalise each view (optional, affine-free) -> multiply by its gate -> combine
 
+The views of ConvNeXtV2-Atto have 40/80/160/320 channels, and so has the fused pyramid; a view of another architecture has its
+own, and the fusions with weights bring it to those.
+
 The gate comes after the normalisation, so a gate of 0 is exactly 0 at the fusion: with the gate first, a normalised zero
 map would become ``-mean/std`` and the ablated view would still speak.
 """
@@ -20,6 +23,8 @@ from eosfm.contracts import PYRAMID_CHANNELS, ConfigError, Pyramid, known
 from eosfm.seeding import seeded
 
 Normalise = Literal["none", "layer", "batch"]
+Widths = Sequence[int]
+"""channels of a view, per level"""
 
 
 class ChannelLayerNorm(nn.Module):
@@ -47,13 +52,23 @@ class Fusion(nn.Module):
     name: str
     linear = False
     """whether the fused map is a sum over views; see `contributions`"""
+    mixes = True
+    """whether views of different widths can be fused"""
 
-    def __init__(self, views: int, normalise: Normalise = "none") -> None:
+    def __init__(self, views: int, normalise: Normalise = "none", widths: Sequence[Widths] | None = None) -> None:
         super().__init__()
         if views < 1:
             raise ConfigError("a fusion needs at least one view")
+        self.widths = [tuple(w) for w in widths or [PYRAMID_CHANNELS] * views]
+        if len(self.widths) != views:
+            raise ConfigError(f"{len(self.widths)} widths for {views} views")
+        if not self.mixes and (other := sorted(set(self.widths) - {PYRAMID_CHANNELS})):
+            raise ConfigError(
+                f"a {self.name} fusion needs maps of {PYRAMID_CHANNELS} channels from every specialist; one has {other[0]}. "
+                "Fuse with conv1x1, mlp or concat."
+            )
         self.views, self.normalise = views, normalise
-        self.norms = nn.ModuleList(nn.ModuleList(_norm(normalise, c) for c in PYRAMID_CHANNELS) for _ in range(views))
+        self.norms = nn.ModuleList(nn.ModuleList(_norm(normalise, c) for c in w) for w in self.widths)
 
     @property
     def out_channels(self) -> list[int]:
@@ -91,12 +106,12 @@ class Fusion(nn.Module):
     def narrowed(self, keep: Sequence[int]) -> Fusion:
         """A fusion of the views ``keep`` only, equal to this one with the gates of all others at 0."""
         with seeded(0):  # what is drawn here is replaced; nobody's random state must move
-            new = type(self)(len(keep), self.normalise)
+            new = type(self)(len(keep), self.normalise, [self.widths[v] for v in keep])
         new.norms = nn.ModuleList(deepcopy(self.norms[v]) for v in keep)  # running statistics are its own
         return new
 
-    def widened(self, extra: int) -> Fusion:  # noqa: ARG002
-        """A fusion of ``extra`` more views at the end, whose weights start at 0: the same output until it is trained.
+    def widened(self, extra: Sequence[Widths]) -> Fusion:  # noqa: ARG002
+        """A fusion with views of widths ``extra`` at the end, whose weights start at 0: the same output until it is trained.
 
         Raises:
             ConfigError: a fusion without weights, whose output a new view changes at once.
@@ -106,20 +121,29 @@ class Fusion(nn.Module):
             "Compose a new ensemble instead."
         )
 
+    def _inputs(self, level: int) -> int:
+        """Channels of all views side by side."""
+        return sum(w[level] for w in self.widths)
+
+    def _columns(self, level: int, view: int) -> slice:
+        """Where the view lies among them."""
+        start = sum(w[level] for w in self.widths[:view])
+        return slice(start, start + self.widths[view][level])
+
     def _with_norms_of(self, old: Fusion) -> None:
         for v, norm in enumerate(old.norms):
             self.norms[v] = deepcopy(norm)
 
 
 class Conv1x1(Fusion):
-    """A linear 1x1 convolution per level to one encoder's width: ``sum(views) * c * c + c`` parameters (paper 3.1)."""
+    """A linear 1x1 convolution per level to ConvNeXtV2-Atto's width: ``views * c * c + c`` parameters (paper 3.1)."""
 
     name = "conv1x1"
     linear = True
 
-    def __init__(self, views: int, normalise: Normalise = "none") -> None:
-        super().__init__(views, normalise)
-        self.convs = nn.ModuleList(nn.Conv2d(views * c, c, 1) for c in PYRAMID_CHANNELS)
+    def __init__(self, views: int, normalise: Normalise = "none", widths: Sequence[Widths] | None = None) -> None:
+        super().__init__(views, normalise, widths)
+        self.convs = nn.ModuleList(nn.Conv2d(self._inputs(i), c, 1) for i, c in enumerate(PYRAMID_CHANNELS))
 
     def combine(self, level: int, maps: list[Tensor], gates: Tensor) -> Tensor:
         """Linear in every view."""
@@ -128,9 +152,9 @@ class Conv1x1(Fusion):
 
     def part(self, level: int, view: int, m: Tensor, gate: Tensor) -> Tensor:
         """See `Fusion.part`: the view's columns applied to its map."""
-        weight, c = self.convs[level].weight, m.shape[1]
+        weight = self.convs[level].weight
         assert isinstance(weight, Tensor)
-        return F.conv2d(_gated(m, gate), weight[:, view * c : (view + 1) * c])
+        return F.conv2d(_gated(m, gate), weight[:, self._columns(level, view)])
 
     def offset(self, level: int) -> Tensor | None:
         """See `Fusion.offset`: the bias."""
@@ -140,21 +164,23 @@ class Conv1x1(Fusion):
 
     def weight_energy(self, view: int) -> list[float]:
         """Sum of squares of the view's columns, per level."""
-        pairs = zip(self.convs, PYRAMID_CHANNELS, strict=True)
-        return [float(k.weight.detach()[:, view * c : (view + 1) * c].square().sum()) for k, c in pairs]  # type: ignore[operator]
+        return [
+            float(k.weight.detach()[:, self._columns(i, view)].square().sum())  # type: ignore[operator]
+            for i, k in enumerate(self.convs)
+        ]
 
     def narrowed(self, keep: Sequence[int]) -> Fusion:
         """See `Fusion.narrowed`: the columns of the other views are cut out."""
         new = super().narrowed(keep)
         assert isinstance(new, Conv1x1)
-        for ours, theirs, c in zip(self.convs, new.convs, PYRAMID_CHANNELS, strict=True):
-            _copy_columns(ours, theirs, keep, c)
+        for i, (ours, theirs) in enumerate(zip(self.convs, new.convs, strict=True)):
+            _copy_columns(ours, theirs, [self._columns(i, v) for v in keep])
         return new
 
-    def widened(self, extra: int) -> Fusion:
+    def widened(self, extra: Sequence[Widths]) -> Fusion:
         """See `Fusion.widened`."""
         with seeded(0):
-            new = type(self)(self.views + extra, self.normalise)
+            new = type(self)(self.views + len(extra), self.normalise, [*self.widths, *extra])
         new._with_norms_of(self)
         for ours, theirs in zip(self.convs, new.convs, strict=True):
             _append_zeros(ours, theirs)
@@ -166,10 +192,11 @@ class MLP(Fusion):
 
     name = "mlp"
 
-    def __init__(self, views: int, normalise: Normalise = "none") -> None:
-        super().__init__(views, normalise)
+    def __init__(self, views: int, normalise: Normalise = "none", widths: Sequence[Widths] | None = None) -> None:
+        super().__init__(views, normalise, widths)
         self.mlps = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(views * c, c, 1), nn.GELU(), nn.Conv2d(c, c, 1)) for c in PYRAMID_CHANNELS
+            nn.Sequential(nn.Conv2d(self._inputs(i), c, 1), nn.GELU(), nn.Conv2d(c, c, 1))
+            for i, c in enumerate(PYRAMID_CHANNELS)
         )
 
     def combine(self, level: int, maps: list[Tensor], gates: Tensor) -> Tensor:
@@ -181,15 +208,15 @@ class MLP(Fusion):
         """See `Fusion.narrowed`."""
         new = super().narrowed(keep)
         assert isinstance(new, MLP)
-        for ours, theirs, c in zip(self.mlps, new.mlps, PYRAMID_CHANNELS, strict=True):
-            _copy_columns(ours[0], theirs[0], keep, c)  # type: ignore[index]
+        for i, (ours, theirs) in enumerate(zip(self.mlps, new.mlps, strict=True)):
+            _copy_columns(ours[0], theirs[0], [self._columns(i, v) for v in keep])  # type: ignore[index]
             theirs[2] = deepcopy(ours[2])  # type: ignore[index, operator]
         return new
 
-    def widened(self, extra: int) -> Fusion:
+    def widened(self, extra: Sequence[Widths]) -> Fusion:
         """See `Fusion.widened`."""
         with seeded(0):
-            new = type(self)(self.views + extra, self.normalise)
+            new = type(self)(self.views + len(extra), self.normalise, [*self.widths, *extra])
         new._with_norms_of(self)
         for ours, theirs in zip(self.mlps, new.mlps, strict=True):
             _append_zeros(ours[0], theirs[0])  # type: ignore[index]
@@ -198,14 +225,14 @@ class MLP(Fusion):
 
 
 class Concat(Fusion):
-    """All views side by side: nothing to train, ``views`` times as many channels."""
+    """All views side by side: nothing to train, the channels of all."""
 
     name = "concat"
 
     @property
     def out_channels(self) -> list[int]:
-        """``views`` times one encoder's channels."""
-        return [self.views * c for c in PYRAMID_CHANNELS]
+        """The sum of the views' channels."""
+        return [self._inputs(i) for i in range(len(PYRAMID_CHANNELS))]
 
     def combine(self, level: int, maps: list[Tensor], gates: Tensor) -> Tensor:  # noqa: ARG002
         """Gated concatenation."""
@@ -217,6 +244,7 @@ class Sum(Fusion):
 
     name = "sum"
     linear = True
+    mixes = False
 
     def combine(self, level: int, maps: list[Tensor], gates: Tensor) -> Tensor:  # noqa: ARG002
         """Sum over views."""
@@ -231,6 +259,7 @@ class Product(Fusion):
     """The elementwise product of the views; a gate of 0 makes a view the factor 1, its neutral element."""
 
     name = "product"
+    mixes = False
 
     def combine(self, level: int, maps: list[Tensor], gates: Tensor) -> Tensor:  # noqa: ARG002
         """Product over views of ``1 + gate * (map - 1)``."""
@@ -240,11 +269,11 @@ class Product(Fusion):
 FUSIONS: dict[str, type[Fusion]] = {f.name: f for f in (Conv1x1, MLP, Concat, Sum, Product)}
 
 
-def make_fusion(name: str, views: int, normalise: Normalise = "none") -> Fusion:
-    """The fusion called ``name``; unknown names list the known ones."""
+def make_fusion(name: str, views: int, normalise: Normalise = "none", widths: Sequence[Widths] | None = None) -> Fusion:
+    """The fusion called ``name`` of views with ``widths`` (default: ConvNeXtV2-Atto's); unknown names list the known ones."""
     if name not in FUSIONS:
         raise ConfigError(f"unknown fusion {name!r}; {known(FUSIONS)}")
-    return FUSIONS[name](views, normalise)
+    return FUSIONS[name](views, normalise, widths)
 
 
 def _gated_concat(maps: list[Tensor], gates: Tensor) -> Tensor:
@@ -258,8 +287,8 @@ def _gated(m: Tensor, gate: Tensor) -> Tensor:
     return torch.where(gate == 0, torch.zeros_like(m), m * gate)
 
 
-def _copy_columns(source: nn.Module, target: nn.Module, keep: Sequence[int], channels: int) -> None:
-    columns = torch.cat([torch.arange(v * channels, (v + 1) * channels) for v in keep])
+def _copy_columns(source: nn.Module, target: nn.Module, keep: Sequence[slice]) -> None:
+    columns = torch.cat([torch.arange(s.start, s.stop) for s in keep])
     weight, bias = source.weight, source.bias
     assert isinstance(weight, Tensor) and isinstance(bias, Tensor)
     # new parameters instead of copies into the old ones: they keep the precision and the device of the source

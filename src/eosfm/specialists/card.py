@@ -11,10 +11,11 @@ from typing import Any, Literal
 
 from eosfm.bands import Band, BandSet
 from eosfm.config import read_json, read_record, record, to_plain
-from eosfm.contracts import CardError, EosfmError
+from eosfm.contracts import PYRAMID_CHANNELS, CardError, EosfmError
 from eosfm.statistics import BandStatistics
 
 SCHEMA_VERSION: Literal[1] = 1
+ATTO = "convnextv2_atto"
 _NAME = re.compile(r"[a-z0-9][a-z0-9._+-]{0,79}")
 
 
@@ -87,6 +88,22 @@ class WeightsInfo:
 
 
 @record
+class PyramidInfo:
+    """How another architecture than ConvNeXtV2-Atto gives four levels at strides 4/8/16/32; see `specialists.backbone`."""
+
+    channels: tuple[int, int, int, int]
+    """per level, fine to coarse"""
+    levels: tuple[int, int, int, int]
+    """which of timm's feature maps they are, by number"""
+    resampled: bool = False
+    """the maps all have one stride and are resampled to the four (bilinear): asked for by name, because it adds no detail"""
+
+    def __post_init__(self) -> None:
+        if min(self.channels) < 1 or min(self.levels) < 0 or sorted(set(self.levels)) != list(self.levels):
+            raise CardError(f"channels {self.channels}, levels {self.levels}; expected positive numbers, levels rising")
+
+
+@record
 class SpecialistCard:
     """A specialist's identity: bands in order, unit, statistics, architecture, task, data, cost, licence and hash.
 
@@ -98,11 +115,15 @@ class SpecialistCard:
     schema_version: Literal[1] = SCHEMA_VERSION
     name: str
     description: str = ""
-    architecture: Literal["convnextv2_atto"] = "convnextv2_atto"
+    architecture: str = ATTO
+    """timm's name for it"""
+    pyramid: PyramidInfo | None = None
+    """of other architectures; None for ConvNeXtV2-Atto, whose pyramid is known"""
     bands: tuple[CardBand, ...]
     statistics: BandStatistics
     chip_size: int
-    """pixels; GRN makes features depend on the size of the chip, so it belongs to the specialist"""
+    """pixels; GRN makes features depend on the size of the chip (and others have position tables for it), so it belongs to
+    the specialist"""
     task: TaskInfo
     data: DataInfo
     metrics: tuple[Metric, ...] = ()
@@ -123,6 +144,11 @@ class SpecialistCard:
             raise CardError(
                 f"specialist {self.name}: chip size {self.chip_size}; expected a multiple of 32, 32 or more"
             )
+        if (self.architecture == ATTO) is not (self.pyramid is None):
+            raise CardError(
+                f"specialist {self.name}: architecture {self.architecture!r} {'with' if self.pyramid else 'without'} a "
+                f"pyramid; {ATTO} has none on its card, every other architecture has one"
+            )
 
     def bandset(self) -> BandSet:
         """The channels the encoder reads, in order (repeats are allowed: the paper's SAR specialists read VV, VH, VH)."""
@@ -132,9 +158,16 @@ class SpecialistCard:
             raise CardError(f"specialist {self.name}: {e}") from None
 
     @property
+    def channels(self) -> tuple[int, ...]:
+        """Of its features, per level."""
+        return self.pyramid.channels if self.pyramid else PYRAMID_CHANNELS
+
+    @property
     def reading(self) -> str:
         """SHA-256 of everything on the card that changes the features: bands, units, statistics, architecture."""
         text = f"{self.bandset()}|{self.statistics.mean}|{self.statistics.std}|{self.architecture}"
+        if self.pyramid:
+            text += f"|{self.pyramid}|{self.chip_size}"
         return hashlib.sha256(text.encode()).hexdigest()
 
     def sealed(self) -> SpecialistCard:

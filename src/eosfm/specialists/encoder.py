@@ -1,6 +1,8 @@
-"""The one architecture: timm's ConvNeXtV2-Atto as a frozen feature pyramid. The only module that imports timm."""
+"""The specialists' architecture: timm's ConvNeXtV2-Atto as a frozen feature pyramid. The only module that imports timm."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 
 import timm
 import torch
@@ -75,21 +77,26 @@ class ConvNeXtV2Atto(nn.Module):
                 f"{whose}: the card names {self.in_channels} bands but the weights' stem reads {stem.shape[1]} channels; "
                 "the card or the weights belong to another specialist"
             )
-        problems = [f"missing {k}" for k in own.keys() - tensors.keys()]
-        problems += [f"extra {k}" for k in tensors.keys() - own.keys()]
-        problems += [
-            f"{k}: shape {tuple(tensors[k].shape)}, expected {tuple(v.shape)}"
-            for k, v in own.items()
-            if k in tensors and tensors[k].shape != v.shape
-        ]
-        problems += [f"{k}: stored as {v.dtype}" for k, v in tensors.items() if v.dtype not in _FLOATS]
-        problems += [
-            f"{k}: contains NaN or Inf" for k, v in tensors.items() if v.dtype in _FLOATS and not v.isfinite().all()
-        ]
-        if problems:
-            shown = "; ".join(sorted(problems)[:4]) + (f" and {len(problems) - 4} more" if len(problems) > 4 else "")
-            raise CardError(f"{whose}: these are not {ARCHITECTURE} weights: {shown}")
+        require_weights(own, tensors, ARCHITECTURE, whose)
         self.body.load_state_dict(tensors, strict=True)
+
+
+def require_weights(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], architecture: str, whose: str) -> None:
+    """`CardError` unless ``tensors`` are finite floats under the very names and shapes of ``own``; says which are not."""
+    problems = [f"missing {k}" for k in own.keys() - tensors.keys()]
+    problems += [f"extra {k}" for k in tensors.keys() - own.keys()]
+    problems += [
+        f"{k}: shape {tuple(tensors[k].shape)}, expected {tuple(v.shape)}"
+        for k, v in own.items()
+        if k in tensors and tensors[k].shape != v.shape
+    ]
+    problems += [f"{k}: stored as {v.dtype}" for k, v in tensors.items() if v.dtype not in _FLOATS]
+    problems += [
+        f"{k}: contains NaN or Inf" for k, v in tensors.items() if v.dtype in _FLOATS and not v.isfinite().all()
+    ]
+    if problems:
+        shown = "; ".join(sorted(problems)[:4]) + (f" and {len(problems) - 4} more" if len(problems) > 4 else "")
+        raise CardError(f"{whose}: these are not {architecture} weights: {shown}")
 
 
 class FrozenEncoder(ConvNeXtV2Atto):
@@ -121,21 +128,30 @@ def fcmae_tensors() -> dict[str, Tensor]:
 
 
 def timm_tensors(name: str) -> dict[str, Tensor]:
-    """The weights that timm publishes as ``name`` ("convnextv2_atto.fcmae"), under our names, from timm's place on the Hub.
+    """The weights that timm publishes as ``name`` ("convnextv2_atto.fcmae"), under our names; see `published_tensors`.
+
+    Raises:
+        ConfigError: not ConvNeXtV2-Atto.
+    """
+    return feature_names(published_tensors(name, f"{ARCHITECTURE}.*"))
+
+
+def published_tensors(name: str, which: str) -> dict[str, Tensor]:
+    """The weights that timm publishes as ``name``, one of ``which`` (a pattern), under its names, from its place on the Hub.
 
     They are read as safetensors; timm would fall back to a pickle.
 
     Raises:
-        ConfigError: not ConvNeXtV2-Atto, unknown to timm, or neither cached nor to be had; nothing starts at random instead.
+        ConfigError: unknown to timm, or neither cached nor to be had; nothing starts at random instead.
         CorruptArtifact: what came is not a safetensors file.
     """
     from huggingface_hub import hf_hub_download
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    names = timm.list_pretrained(f"{ARCHITECTURE}.*")
+    names = timm.list_pretrained(which)
     if name not in names:
-        raise ConfigError(f"timm has no weights {name!r} of {ARCHITECTURE}; {known(names)}")
+        raise ConfigError(f"timm has no weights {name!r} of {which.removesuffix('.*')}; {known(names)}")
     source = timm.get_pretrained_cfg(name).hf_hub_id
     try:
         path = hf_hub_download(source, "model.safetensors")
@@ -146,7 +162,8 @@ def timm_tensors(name: str) -> dict[str, Tensor]:
             "cache (HF_HOME) here."
         ) from None
     try:
-        return feature_names(load_file(path))
+        tensors: dict[str, Tensor] = load_file(path)
+        return tensors
     except (SafetensorError, OSError, ValueError) as e:
         raise CorruptArtifact(f"{path}: not a valid safetensors file: {e}. Remove it and fetch it again.") from None
 
@@ -169,3 +186,38 @@ def pad(x: Tensor) -> Tensor:
     h, w = x.shape[-2:]
     down, right = -h % MIN_SIZE, -w % MIN_SIZE
     return F.pad(x, (0, right, 0, down), mode="replicate") if down or right else x
+
+
+def other_architecture(name: str, in_channels: int, image_size: int, levels: Sequence[int] | None = None) -> nn.Module:
+    """A network called ``name``, of another architecture than ours, with random weights: a module that gives a list of maps.
+
+    Args:
+        name: as timm calls it, without a tag: "resnet18".
+        in_channels: that it reads.
+        image_size: side of the images it was trained on, where it has position tables for them. Where timm can, other
+            sizes are accepted too.
+        levels: which of its maps, by number in ``feature_info.info``; None takes timm's default.
+
+    Raises:
+        ConfigError: timm has no such architecture, or none that gives feature maps for such an image.
+    """
+    if "." in name or not timm.is_model(name):
+        near = timm.list_models(f"*{name[:40]}*")[:12] or timm.list_models("resnet*")[:12]
+        raise ConfigError(f"timm has no architecture {name[:80]!r}; for example {', '.join(near)}")
+    chosen = {} if levels is None else {"out_indices": tuple(levels)}
+    sized = {"img_size": image_size}
+    # ViT and newer Swin say dynamic_img_size, older Swin strict_img_size; convolutions know neither.
+    for options in ({**sized, "dynamic_img_size": True}, {**sized, "strict_img_size": False}, sized, {}):
+        try:
+            made: nn.Module = timm.create_model(
+                name, pretrained=False, features_only=True, in_chans=in_channels, **chosen, **options
+            )
+            return made
+        except TypeError:  # an option that this architecture does not have
+            continue
+        except (RuntimeError, ValueError, AssertionError, AttributeError, KeyError, IndexError) as e:
+            reason = f"{type(e).__name__}: {' '.join(str(e).split())[:200]}"
+            break
+    else:
+        reason = "its constructor takes none of the arguments that timm's others take"
+    raise ConfigError(f"timm gives no feature maps of {name} for images of {image_size} pixels: {reason}")

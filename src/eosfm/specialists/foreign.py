@@ -38,7 +38,7 @@ MAX_NUMBERS = 20_000_000
 """Numbers in one tensor of an encoder; ConvNeXtV2-Atto's largest has 409,600."""
 STEMS = ("stem_0.weight", "stem.0.weight", "downsample_layers.0.0.weight")
 """the first convolution, as timm's feature list, timm's model and facebookresearch's code call it"""
-WHY_ONLY_ATTO = "the zoo holds ConvNeXtV2-Atto encoders (3.4 million parameters each) and nothing else"
+WHICH_OTHER = "Say which one, as timm calls it, and it is imported as such: --architecture resnet18"
 
 # Whatever a malformed archive or pickle makes PyTorch raise; nothing of it is a fault of ours.
 _MALFORMED = (
@@ -81,6 +81,18 @@ def read_foreign(path: Path, prefix: str | None = None) -> ForeignFile:
         CardError: a file of another architecture, or an encoder whose tensors are malformed.
         ZooError: several encoders in a checkpoint and no ``prefix``.
     """
+    content = read_content(path)
+    if isinstance(content, (list, tuple)):
+        return ForeignFile("published", _published(path, content))
+    return ForeignFile("checkpoint", (_single(path, content, prefix),))
+
+
+def read_content(path: Path) -> Any:
+    """What a file of `torch.save` or of safetensors holds, checked from the outside first; nothing in it is run.
+
+    Raises:
+        CorruptArtifact: missing, too large, truncated, changed, or not such a file; or one that would run code.
+    """
     if not path.is_file():
         raise CorruptArtifact(f"{path}: no such file")
     size = path.stat().st_size
@@ -88,17 +100,13 @@ def read_foreign(path: Path, prefix: str | None = None) -> ForeignFile:
         raise CorruptArtifact(f"{path}: {size} bytes; at most {MAX_BYTES} are read. Save the encoder's tensors alone.")
     if zipfile.is_zipfile(path):
         _require_sound_archive(path, size)
-        content = _load(path)
-    elif path.suffix == ".safetensors":
-        content = read_tensors(path)
-    else:
-        raise CorruptArtifact(
-            f"{path}: neither a file of torch.save (a zip archive since PyTorch 1.6; an older one must be saved again) nor "
-            "a .safetensors file, or truncated"
-        )
-    if isinstance(content, (list, tuple)):
-        return ForeignFile("published", _published(path, content))
-    return ForeignFile("checkpoint", (_single(path, content, prefix),))
+        return _load(path)
+    if path.suffix == ".safetensors":
+        return read_tensors(path)
+    raise CorruptArtifact(
+        f"{path}: neither a file of torch.save (a zip archive since PyTorch 1.6; an older one must be saved again) nor "
+        "a .safetensors file, or truncated"
+    )
 
 
 def _require_sound_archive(path: Path, size: int) -> None:
@@ -178,10 +186,7 @@ def _published(path: Path, content: list[Any] | tuple[Any, ...]) -> tuple[Foreig
 
 def _single(path: Path, content: Any, prefix: str | None) -> ForeignEncoder:
     """The one encoder of a checkpoint or state dict."""
-    if not isinstance(content, dict):
-        raise CorruptArtifact(f"{path}: holds {_shape_of(content)}; expected a state dict or a list of encoders")
-    inner = next((content[k] for k in ("state_dict", "model") if isinstance(content.get(k), dict)), content)
-    tensors = _tensors(str(path), inner)
+    tensors = state_of(path, content)
     found = sorted({n.removesuffix(s) for s in STEMS for n in tensors if n == s or n.endswith("." + s)})
     if prefix is not None:
         wanted = prefix if not prefix or prefix.endswith(".") else prefix + "."
@@ -194,7 +199,7 @@ def _single(path: Path, content: Any, prefix: str | None) -> ForeignEncoder:
         some = ", ".join(repr(n[:60]) for n in list(tensors)[:3])
         raise CardError(
             f"{path}: no ConvNeXt stem ({', '.join(STEMS)}) among its {len(tensors)} tensors ({some} ...): another "
-            f"architecture. It cannot be imported: {WHY_ONLY_ATTO}."
+            f"architecture. {WHICH_OTHER}"
         )
     if len(found) > 1:
         raise ZooError(
@@ -204,10 +209,20 @@ def _single(path: Path, content: Any, prefix: str | None) -> ForeignEncoder:
     return ForeignEncoder(0, "", ours["stem_0.weight"].shape[1], ours, left_out)
 
 
+def state_of(path: Path, content: Any) -> dict[str, Tensor]:
+    """The tensors of a state dict, bare or under "state_dict" or "model", by name."""
+    if not isinstance(content, dict):
+        raise CorruptArtifact(f"{path}: holds {_shape_of(content)}; expected a state dict or a list of encoders")
+    inner = next((content[k] for k in ("state_dict", "model") if isinstance(content.get(k), dict)), content)
+    return _tensors(str(path), inner)
+
+
 def _require_atto(where: str, config: dict[Any, Any]) -> None:
     declared = config.get("backbone")
     if isinstance(declared, str) and declared.removeprefix("timm_").split(".")[0] != "convnextv2_atto":
-        raise CardError(f"{where}: a {declared[:60]!r}, which cannot be imported: {WHY_ONLY_ATTO}.")
+        raise CardError(
+            f"{where}: a {declared[:60]!r}, which cannot be imported from a list: only ConvNeXtV2-Atto can."
+        )
 
 
 def _tensors(where: str, state: Any) -> dict[str, Tensor]:
@@ -235,7 +250,7 @@ def _to_ours(where: str, tensors: dict[str, Tensor], prefix: str) -> tuple[dict[
             continue
         if ours in out:
             raise CorruptArtifact(f"{where}: two tensors both become {ours}")
-        _require_plain(f"{where}: {prefix}{name[:80]}", tensor)
+        require_plain(f"{where}: {prefix}{name[:80]}", tensor)
         out[ours] = _our_shape(ours, tensor.detach()).clone().contiguous()
     _require_blocks(where, out)
     return out, tuple(sorted(outside))
@@ -267,7 +282,7 @@ def _our_shape(name: str, tensor: Tensor) -> Tensor:
     return tensor
 
 
-def _require_plain(where: str, tensor: Tensor) -> None:
+def require_plain(where: str, tensor: Tensor) -> None:
     """`CorruptArtifact` for a tensor that is not simply numbers in the file: sparse, without data, or one number stretched."""
     if tensor.layout is not torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
         raise CorruptArtifact(f"{where}: not a plain tensor ({tensor.layout}, {tensor.device})")
@@ -279,14 +294,14 @@ def _require_blocks(where: str, ours: dict[str, Tensor]) -> None:
     """`CardError` for the relatives of ConvNeXtV2-Atto, said more kindly than by a list of shapes."""
     stem = ours.get("stem_0.weight")
     if stem is None:
-        raise CardError(f"{where}: no ConvNeXt stem; another architecture. It cannot be imported: {WHY_ONLY_ATTO}.")
+        raise CardError(f"{where}: no ConvNeXt stem; another architecture. {WHICH_OTHER}")
     if stem.ndim != 4 or stem.shape[0] != 40:
         raise CardError(
             f"{where}: its stem is {tuple(stem.shape)}, ConvNeXtV2-Atto's is (40, channels, 4, 4): a larger or another "
-            f"model. It cannot be imported: {WHY_ONLY_ATTO}."
+            f"model. {WHICH_OTHER}"
         )
     if not any(".grn." in n for n in ours):
-        raise CardError(f"{where}: no response normalisation (GRN), so a ConvNeXt of version 1; {WHY_ONLY_ATTO}.")
+        raise CardError(f"{where}: no response normalisation (GRN), so a ConvNeXt of version 1. {WHICH_OTHER}")
 
 
 def _require_channels(where: str, ours: dict[str, Tensor], declared: int) -> None:

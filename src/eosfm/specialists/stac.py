@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from eosfm.contracts import PYRAMID_CHANNELS, PYRAMID_STRIDES, CardError
+from eosfm.contracts import PYRAMID_STRIDES, CardError
 from eosfm.files import write_json
 from eosfm.specialists.card import SpecialistCard
 from eosfm.specialists.store import CARD, WEIGHTS
@@ -90,7 +90,7 @@ def stac_item(card: SpecialistCard, place: str) -> dict[str, Any]:
                        "data_type": "float32"},
             "classification:classes": [],
         }
-        for channels, stride in zip(PYRAMID_CHANNELS, PYRAMID_STRIDES, strict=True)
+        for channels, stride in zip(card.channels, PYRAMID_STRIDES, strict=True)
     ]  # fmt: skip
     checksum = "1220" + card.weights.sha256  # multihash: SHA-256, 32 bytes
     trained = card.task.kind != "none"
@@ -109,7 +109,7 @@ def stac_item(card: SpecialistCard, place: str) -> dict[str, Any]:
             "eosfm:data_licence": card.data.licence,
             "bands": list(described.values()),
             "mlm:name": _mlm_name(card.name),
-            "mlm:architecture": "ConvNeXtV2-Atto",
+            "mlm:architecture": "ConvNeXtV2-Atto" if card.pyramid is None else card.architecture,
             "mlm:framework": "PyTorch",
             "mlm:tasks": tasks,
             "mlm:total_parameters": card.weights.parameters,

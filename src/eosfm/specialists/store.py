@@ -15,9 +15,9 @@ from eosfm._version import __version__
 from eosfm.config import to_plain
 from eosfm.contracts import CorruptArtifact
 from eosfm.files import OutputError, atomic_folder, sha256_file
-from eosfm.seeding import seeded
+from eosfm.specialists.backbone import AnyEncoder, FrozenBackbone, loaded
 from eosfm.specialists.card import SpecialistCard, WeightsInfo, read_card
-from eosfm.specialists.encoder import ConvNeXtV2Atto, FrozenEncoder
+from eosfm.specialists.encoder import ConvNeXtV2Atto
 
 CARD, WEIGHTS = "card.json", "model.safetensors"
 README, SIGNATURE = "README.md", "model.sig"  # may lie beside them; the signature is made by `specialists.signing`
@@ -25,7 +25,7 @@ _NO_WEIGHTS = WeightsInfo(sha256="0" * 64, bytes=0, parameters=0)
 
 
 def save_specialist(
-    encoder: ConvNeXtV2Atto, card: SpecialistCard, zoo: Path, *, overwrite: bool = False
+    encoder: ConvNeXtV2Atto | FrozenBackbone, card: SpecialistCard, zoo: Path, *, overwrite: bool = False
 ) -> SpecialistCard:
     """Store ``encoder`` under ``zoo/card.name`` and return its card with hash, size, version and date filled in.
 
@@ -48,13 +48,10 @@ def save_specialist(
     return card
 
 
-def load_specialist(folder: Path) -> tuple[FrozenEncoder, SpecialistCard]:
+def load_specialist(folder: Path) -> tuple[AnyEncoder, SpecialistCard]:
     """The frozen encoder and the card in ``folder``, after every check of `verify_specialist`."""
     card = verify_specialist(folder)
-    with seeded(0):  # the initial weights are replaced at once; drawing them must not move anybody's random state
-        encoder = FrozenEncoder(len(card.bands))
-    encoder.load_tensors(read_tensors(folder / WEIGHTS), f"specialist {card.name} ({folder})")
-    return encoder, card
+    return loaded(card, read_tensors(folder / WEIGHTS), f"specialist {card.name} ({folder})"), card
 
 
 def verify_specialist(folder: Path, *, exact_files: bool = False) -> SpecialistCard:

@@ -4,6 +4,8 @@
     import_file(Path("last.ckpt"), zoo, own=Description(...))   one encoder, described by you
     import_timm("convnextv2_atto.fcmae", zoo)
 
+Other architectures: `eosfm.specialists.import_backbone`.
+
 A weights file does not say what its channels are. Here they get a card with bands by name, unit and statistics: such that
 ``(value - mean) / std`` is the very input the encoder was trained on. Nothing is guessed from the number of channels.
 """
@@ -24,6 +26,7 @@ from eosfm.config import read_record, read_yaml, record
 from eosfm.contracts import CardError, ConfigError, CorruptArtifact, ZooError, known
 from eosfm.files import require_place, sha256_file
 from eosfm.seeding import seeded
+from eosfm.specialists.backbone import AnyEncoder
 from eosfm.specialists.card import (
     DataInfo,
     SpecialistCard,
@@ -287,16 +290,24 @@ def _made(tensors: dict[str, Tensor], own: Description, where: str) -> tuple[Fro
     with seeded(0):
         encoder = FrozenEncoder(len(bands))
     encoder.load_tensors(tensors, f"{own.name} ({where})")
+    require_finite(encoder, f"{own.name} ({where})")
+    return encoder, card_of(own, statistics, _account(own, where, signs))
+
+
+def require_finite(encoder: AnyEncoder, whose: str) -> None:
+    """`CorruptArtifact` where the features of a mean image are not finite."""
     with torch.inference_mode():
-        features = encoder(torch.zeros(1, len(bands), MIN_SIZE, MIN_SIZE))
+        features = encoder(torch.zeros(1, encoder.in_channels, MIN_SIZE, MIN_SIZE))
     if not all(bool(level.isfinite().all()) for level in features):
-        raise CorruptArtifact(
-            f"{own.name} ({where}): its features of a mean image are not finite; the weights are broken"
-        )
-    card = SpecialistCard(
+        raise CorruptArtifact(f"{whose}: its features of a mean image are not finite; the weights are broken")
+
+
+def card_of(own: Description, statistics: BandStatistics, description: str) -> SpecialistCard:
+    """The card of an encoder as its user describes it, before it is stored."""
+    return SpecialistCard(
         name=own.name,
-        description=_account(own, where, signs),
-        bands=card_bands(bands),
+        description=description,
+        bands=card_bands(own.bandset()),
         statistics=statistics,
         chip_size=own.chip_size,
         task=TaskInfo(kind=own.task, classes=own.classes),
@@ -307,7 +318,6 @@ def _made(tensors: dict[str, Tensor], own: Description, where: str) -> tuple[Fro
         eosfm_version=__version__,
         created="",
     )
-    return encoder, card
 
 
 def _account(own: Description, where: str, signs: Sequence[float]) -> str:

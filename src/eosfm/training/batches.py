@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from eosfm.bands import BandSet
+from eosfm.contracts import ConfigError
 from eosfm.engine.cache import Features
 from eosfm.seeding import purpose_seed
+from eosfm.training.colour import Colour, optical_channels, recoloured
 
+UNCHANGED = Colour()
 Key = tuple[int, int, list[int]]
 """(epoch, batch number, indices)"""
 
@@ -23,6 +27,14 @@ class BatchSource(Protocol):
     def __len__(self) -> int: ...
 
     def batch(self, indices: Sequence[int]) -> tuple[Any, Tensor]: ...
+
+
+@runtime_checkable
+class ImageSource(BatchSource, Protocol):
+    """One whose inputs are images of ``bands``, of one date or several."""
+
+    @property
+    def bands(self) -> BandSet: ...
 
 
 class EpochSampler(Sampler[Key]):
@@ -57,8 +69,8 @@ def place() -> tuple[int, int]:
 
 
 class _Batches(Dataset[tuple[Any, Tensor]]):
-    def __init__(self, source: BatchSource, seed: int, augment: bool, zoom: float) -> None:
-        self.source, self.seed, self.augment, self.zoom = source, seed, augment, zoom
+    def __init__(self, source: BatchSource, seed: int, augment: bool, zoom: float, colour: Colour) -> None:
+        self.source, self.seed, self.augment, self.zoom, self.colour = source, seed, augment, zoom, colour
 
     def __getitem__(self, key: Key) -> tuple[Any, Tensor]:
         epoch, number, indices = key
@@ -71,6 +83,8 @@ class _Batches(Dataset[tuple[Any, Tensor]]):
             x, y = dihedral(x, y, g)
         if self.zoom:
             x, y = zoomed(x, y, self.zoom, g)
+        if self.colour and isinstance(self.source, ImageSource):
+            x = recoloured(x, self.source.bands, self.colour, g)
         return x, y
 
 
@@ -82,11 +96,22 @@ def loader(
     train: bool,
     augment: bool = False,
     zoom: float = 0.0,
+    colour: Colour = UNCHANGED,
     workers: int = 0,
 ) -> DataLoader[tuple[Any, Tensor]]:
-    """A data loader over whole batches; shuffled and augmented only where ``train``."""
+    """A data loader over whole batches; shuffled and augmented only where ``train``.
+
+    Raises:
+        ConfigError: other colours are asked for where there are no optical bands.
+    """
+    if colour:
+        if not isinstance(source, ImageSource):
+            raise ConfigError(
+                "brightness, contrast and band_gain need images with named bands; these are cached features"
+            )
+        optical_channels(source.bands)
     return DataLoader(
-        _Batches(source, seed, augment and train, zoom if train else 0.0),
+        _Batches(source, seed, augment and train, zoom if train else 0.0, colour if train else UNCHANGED),
         batch_size=None,  # the sampler already yields whole batches
         sampler=EpochSampler(len(source), batch_size, seed, shuffle=train),
         num_workers=workers,
@@ -97,7 +122,7 @@ def loader(
 def dihedral(x: Tensor, y: Tensor, g: torch.Generator) -> tuple[Tensor, Tensor]:
     """Each image of ``x`` ``(b, c, h, w)`` turned or flipped by a random symmetry of the square, its label map alike.
 
-    Nadir images have no up; colours are left alone because they are measurements.
+    Nadir images have no up; colours are left alone because they are measurements (`training.colour` changes them on request).
     """
     turns = torch.randint(4 if x.shape[-1] == x.shape[-2] else 2, (len(x),), generator=g)
     flips = torch.rand(len(x), generator=g) < 0.5

@@ -11,6 +11,7 @@ from torch import Tensor
 from eosfm.bands import BandSet
 from eosfm.contracts import ConfigError, ZooError
 from eosfm.seeding import purpose_seed, seeded
+from eosfm.specialists.card import ATTO
 from eosfm.specialists.encoder import ConvNeXtV2Atto, fcmae_tensors
 from eosfm.specialists.store import load_specialist
 from eosfm.specialists.zoo import find
@@ -39,7 +40,8 @@ def start_from(init: str, bands: BandSet, zoo: Path, seed: int) -> Start:
     red); the others stay random, and the text says which.
 
     Raises:
-        ConfigError: FCMAE weights that are neither cached nor to be had, with what to do.
+        ConfigError: FCMAE weights that are neither cached nor to be had, with what to do; a specialist of another
+            architecture.
         ZooError: no such specialist.
     """
     with seeded(purpose_seed(seed, "specialist")):
@@ -57,6 +59,10 @@ def start_from(init: str, bands: BandSet, zoo: Path, seed: int) -> Start:
         source, card = load_specialist(find(zoo, [init])[0].folder)
     except ZooError as e:
         raise ConfigError(f"init {init!r}: expected {RANDOM}, {FCMAE} or a specialist of {zoo}; {e}") from None
+    if card.pyramid is not None:
+        raise ConfigError(
+            f"init {init!r}: a {card.architecture}; what is trained here is {ATTO}, which its weights do not fit"
+        )
     copied = transfer(encoder, bands, source.tensors(), card.bandset())
     return Start(encoder, f"specialist {card.reference} ({copied})", card.licence)
 

@@ -25,6 +25,7 @@ from eosfm.tasks.model import is_frozen_key
 from eosfm.tasks.objectives import OBJECTIVES, Loss, Objective, make_loss, make_metrics, update_metrics
 from eosfm.training.batches import BatchSource, loader, place
 from eosfm.training.checkpoints import AtomicCheckpoints, read_checkpoint
+from eosfm.training.colour import Colour
 from eosfm.training.parallel import cores, relay
 from eosfm.training.settings import FitConfig, FitResult, Progress, falling
 
@@ -254,6 +255,7 @@ def fit(
                 train=True,
                 augment=config.augment,
                 zoom=config.zoom,
+                colour=Colour(config.brightness, config.contrast, config.band_gain),
                 workers=config.workers,
             )
             checks = loader(validation, config.batch_size, config.seed, train=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal
 
 from eosfm.config import record
@@ -34,6 +35,12 @@ class FitConfig:
     """random flips and quarter turns"""
     zoom: float = 0.0
     """random crops down to ``1 - zoom`` of the side, enlarged to the whole chip; 0 is none. It changes the pixel size"""
+    brightness: float = 0.0
+    """of optical bands, per image: reflectance times ``1 - brightness`` to ``1 + brightness``; see `training.colour`"""
+    contrast: float = 0.0
+    """of optical bands, per image: distance from the image's own mean times ``1 - contrast`` to ``1 + contrast``"""
+    band_gain: float = 0.0
+    """as brightness, of each optical band its own"""
     clip_gradients: float = 1.0
     precision: Literal["32", "bf16"] = "32"
     validate_every: int = 1
@@ -53,6 +60,9 @@ class FitConfig:
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
         if not 0 <= self.zoom < 0.9:
             raise ValueError(f"zoom {self.zoom} is the share of a side that a crop may lose, 0 to below 0.9")
+        for name in ("brightness", "contrast", "band_gain"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)} is a share of the value, 0 to below 1")
         if not 0 <= self.warmup < 1:
             raise ValueError(f"warmup {self.warmup} is a share of all steps, 0 to below 1")
         if abs(self.seed) >= 2**63:
@@ -63,6 +73,19 @@ class FitConfig:
             raise ValueError(
                 f"validate_every {self.validate_every} is more than epochs {self.epochs}: no validation at all"
             )
+
+    @property
+    def augmented(self) -> tuple[str, ...]:
+        """What is changed about the images, by name."""
+        return tuple(n for n in AUGMENTATIONS if getattr(self, n))
+
+    def without_augmentation(self) -> FitConfig:
+        """These settings for images as they are."""
+        return replace(self, augment=False, **dict.fromkeys(AUGMENTATIONS[1:], 0.0))  # type: ignore[arg-type]
+
+
+AUGMENTATIONS = ("augment", "zoom", "brightness", "contrast", "band_gain")
+"""of `FitConfig`"""
 
 
 @record

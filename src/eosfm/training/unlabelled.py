@@ -70,6 +70,11 @@ class Unlabelled:
     def __len__(self) -> int:
         return len(self.chips)
 
+    @property
+    def bands(self) -> BandSet:
+        """Of one image."""
+        return self.chips.bands
+
     def batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Float32 images ``(dates * b, c, h, w)`` at ``indices``, and zeros."""
         x, _ = self.chips.batch(indices)

@@ -212,7 +212,7 @@ def _compare(
         what, limit = TOLERANCE[exported.card.precision]
         wrong = [a for a in worst if not (a.relative <= limit if what == "relative" else a.cosine >= limit)]
         if wrong:
-            values = ", ".join(f"{a.output} {getattr(a, what):.3g}" for a in wrong)
+            values = ", ".join(f"{a.output} {getattr(a, what):.6g}" for a in wrong)
             raise ExportError(
                 f"the exported {exported.card.precision} graph does not give what its source gives: {what} {values}; "
                 f"allowed is {limit:g}. Nothing was written. Use another format or precision, and please report it."

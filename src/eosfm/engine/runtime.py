@@ -94,11 +94,11 @@ def _openvino(path: Path, precision: str) -> Session:
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
     }
     try:
-        compiled = core.compile_model(core.read_model(path, path.with_suffix(".bin")), "CPU", config)
-        if len(compiled.inputs) != 1 or INPUT not in compiled.input(0).get_names():
+        model = core.read_model(path, path.with_suffix(".bin"))
+        if len(model.inputs) != 1 or INPUT not in model.input(0).get_names():
             raise CorruptArtifact(f"{path}: its graph does not have the one input {INPUT!r}")
-        shape = compiled.input(0).get_partial_shape()
-        outputs = tuple(o.get_any_name() for o in compiled.outputs)
+        shape, outputs = model.input(0).get_partial_shape(), tuple(o.get_any_name() for o in model.outputs)
+        compiled = core.compile_model(model, "CPU", config)
     except RuntimeError as e:
         raise _unreadable(path, "OpenVINO", e) from None
     channels = shape[1].get_length() if len(shape) == 4 and not shape[1].is_dynamic else None

@@ -164,7 +164,7 @@ def test_the_script_needs_neither_eosfm_nor_torch(place, tmp_path, form):
 
 def test_the_engine_must_be_that_of_the_folder(place, tmp_path):
     scene, target = place / "scene.tif", tmp_path / "m.tif"
-    with pytest.raises(ConfigError, match="eosfm export .*model --to .*model-openvino --format openvino"):
+    with pytest.raises(ConfigError, match=r"eosfm export .*model --to .*model-openvino --format openvino"):
         commands_scene.predict(place / "model", scene, target, engine="openvino")
     with pytest.raises(ConfigError, match="is an export for onnx; leave --engine out"):
         commands_scene.predict(place / "onnx", scene, target, engine="torch")
@@ -369,9 +369,8 @@ def test_every_fusion_in_every_runtime(tmp_path, form, fusion):
 @pytest.mark.slow
 @pytest.mark.parametrize("form", FORMATS)
 def test_int8_is_calibrated_on_real_chips(place, tmp_path, form):
-    done = commands_export.export(
-        place / "model", to=tmp_path / "x", format=form, precision="int8", data=place / "data.yaml", overrides=["data.size=[16,4,4]"]
-    )  # fmt: skip
+    more = {"data": place / "data.yaml", "overrides": ["data.size=[16,4,4]"]}
+    done = commands_export.export(place / "model", to=tmp_path / "x", format=form, precision="int8", **more)
     size = {
         n: sum(f.stat().st_size for f in (n).iterdir() if f.name in FILES[form]) for n in (place / form, tmp_path / "x")
     }

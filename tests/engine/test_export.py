@@ -20,7 +20,7 @@ import eosfm
 from eosfm import cli, commands_export, commands_scene
 from eosfm.bands import BandSet
 from eosfm.config import to_plain
-from eosfm.contracts import BandError, ConfigError, CorruptArtifact, EosfmError, ExportError
+from eosfm.contracts import BandError, ConfigError, CorruptArtifact, ExportError
 from eosfm.engine import export as exporting
 from eosfm.engine.exported import CARD, open_export, read_export_card
 from eosfm.engine.runtime import FILES
@@ -28,7 +28,9 @@ from eosfm.ensemble import Ensemble
 from eosfm.files import OutputError, sha256_file
 from eosfm.fusion.fuse import FUSIONS
 from eosfm.inference.raster import georeference, write_scene
+from eosfm.seeding import seeded
 from eosfm.specialists.card import DataInfo, TrainingInfo
+from eosfm.specialists.encoder import untrained_encoder
 from eosfm.specialists.store import save_specialist
 from eosfm.specialists.zoo import find
 from eosfm.statistics import BandStatistics
@@ -52,7 +54,8 @@ def ensemble(names=("s2-rgb", "s2-six"), bands=HLS, rules=("common-names", "true
 
 def task_model(ens, decoder="upernet", kind="segmentation", classes=("unburnt", "burnt")) -> TaskModel:
     task = TaskSpec(kind=kind, classes=classes, chip_size=64, head=HeadConfig(decoder=decoder, channels=16))
-    return TaskModel(ens, task).eval()
+    with seeded(1):
+        return TaskModel(ens, task).eval()
 
 
 @pytest.fixture(scope="module")
@@ -286,6 +289,11 @@ def test_what_cannot_be_exported(model, tmp_path, options, says):
     assert not list(tmp_path.iterdir())
 
 
+def test_only_ensembles_of_specialists_are_exported(model, tmp_path):
+    with pytest.raises(ConfigError, match="not a ConvNeXtV2Atto"):
+        eosfm.export(TaskModel(untrained_encoder(3, 0), model.task), tmp_path / "x")
+
+
 def test_bf16_keeps_raw_values_apart_and_an_export_that_is_off_leaves_nothing(tmp_path, monkeypatch):
     """Digital numbers around 10000 that differ by tens: bf16 has 8 bits and would make one number of them."""
     bands = "sentinel-2-l2a:B04,B03,B02@dn-1e4"
@@ -386,5 +394,3 @@ def test_pruned_is_smaller(place, model, tmp_path):
     small, whole = ((f / "model.bin").stat().st_size for f in (tmp_path / "x", place / "openvino"))
     assert small < 0.6 * whole
     assert "s2-six" not in (tmp_path / "x" / CARD).read_text()
-    with pytest.raises(EosfmError):
-        eosfm.export(TaskModel(torch.nn.Identity(), model.task), tmp_path / "y")  # no ensemble inside

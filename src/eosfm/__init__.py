@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from eosfm.adaptation import AdaptationPlan, adapt
     from eosfm.bands import Band, BandSet
     from eosfm.composition import load
+    from eosfm.engine.export import export
     from eosfm.engine.fused import fused
     from eosfm.ensemble import Ensemble
     from eosfm.statistics import BandStatistics, band_statistics
@@ -37,6 +38,7 @@ _HOME = {
     "TaskModel": "eosfm.tasks.model",
     "adapt": "eosfm.adaptation",
     "band_statistics": "eosfm.statistics",
+    "export": "eosfm.engine.export",
     "fused": "eosfm.engine.fused",
     "load": "eosfm.composition",
     "load_task_model": "eosfm.tasks.stored",
@@ -53,6 +55,7 @@ __all__ = [
     "__version__",
     "adapt",
     "band_statistics",
+    "export",
     "fused",
     "load",
     "load_task_model",

@@ -10,7 +10,7 @@ from functools import wraps
 
 import typer
 
-from eosfm import commands, commands_explain, commands_scene, commands_zoo
+from eosfm import commands, commands_explain, commands_export, commands_scene, commands_zoo
 from eosfm._version import __version__
 from eosfm.contracts import EosfmError, missing_extra
 from eosfm.outcomes import Outcome
@@ -26,6 +26,11 @@ _EXTRA_OF = {
     "PIL": "report",
     "ray": "cluster",
     "model_signing": "sign",
+    "openvino": "export",
+    "onnx": "export",
+    "onnxruntime": "export",
+    "onnxscript": "export",
+    "nncf": "export",
 }
 """optional library -> the extra that installs it"""
 
@@ -53,6 +58,7 @@ COMMANDS: dict[str, Callable[..., Outcome]] = {
     "evaluate": commands.evaluate,
     "predict": commands_scene.predict,
     "embed": commands_scene.embed,
+    "export": commands_export.export,
 }
 
 

@@ -87,7 +87,7 @@ def manifest_of(ensemble: Ensemble, folder: Path, zoo: Path) -> EnsembleManifest
     if ensemble.selector is not None:
         raise ConfigError("a selection is being learnt: store pruned(selector.chosen()), which is what it chose")
     return EnsembleManifest(
-        specialists=tuple(_reference(c) for c in ensemble.cards),
+        specialists=tuple(reference_to(c) for c in ensemble.cards),
         zoo=os.path.relpath(zoo.resolve(), folder.resolve()),
         rules=ensemble.rules,
         fusion=ensemble.fusion.name,
@@ -99,7 +99,8 @@ def manifest_of(ensemble: Ensemble, folder: Path, zoo: Path) -> EnsembleManifest
     )
 
 
-def _reference(card: SpecialistCard) -> Reference:
+def reference_to(card: SpecialistCard) -> Reference:
+    """The specialist of ``card``, as manifests name it."""
     return Reference(name=card.name, sha256=card.weights.sha256, reading=card.reading)
 
 
@@ -125,7 +126,7 @@ def compose(
     with seeded(0):  # a fusion that cannot join these specialists is refused now, not when the ensemble is loaded
         make_fusion(fusion, len(cards), normalise, [c.channels for c in cards])
     manifest = EnsembleManifest(
-        specialists=tuple(_reference(c) for c in cards),
+        specialists=tuple(reference_to(c) for c in cards),
         zoo=os.path.relpath(zoo.resolve(), output.resolve()),
         rules=tuple(rules),
         fusion=fusion,

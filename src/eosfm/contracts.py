@@ -67,6 +67,10 @@ class TrainingError(EosfmError):
     """A training run that cannot go on (a loss that is not finite, a checkpoint of another run)."""
 
 
+class ExportError(EosfmError):
+    """An export that a runtime cannot run, or that does not give what its source gives."""
+
+
 class MissingExtra(EosfmError):
     """An optional dependency that this command needs is not installed."""
 

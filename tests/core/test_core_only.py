@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 EXTRAS = ["lightning", "pytorch_lightning", "torchmetrics", "segmentation_models_pytorch", "tensorboard", "codecarbon",
-          "matplotlib", "jinja2", "model_signing", "OpenSSL"]  # fmt: skip
+          "matplotlib", "jinja2", "model_signing", "OpenSSL", "openvino", "onnx", "onnxruntime", "onnxscript", "nncf"]  # fmt: skip
 
 _SCRIPT = """
 import sys

@@ -96,11 +96,11 @@ def test_adapted_model_survives_the_disk(zoo, tmp_path):
     assert score(again, data.test, 0).metrics[0].value == score(model, data.test, 0).metrics[0].value
 
 
-def test_augmenting_a_cache_is_refused(zoo):
+def test_crops_of_a_cache_are_refused(zoo):
     data = tiny("burn-scars", HLS)
     task = TaskSpec(kind="segmentation", classes=data.train.classes, chip_size=32, head=HEAD)
-    with pytest.raises(ConfigError, match="cached features cannot be augmented"):
-        adapt_ensemble(ensemble_of(zoo, data), data, task, CONFIG, cache=True)
+    with pytest.raises(ConfigError, match="do not exist: set cache: false, or leave out zoom"):
+        adapt_ensemble(ensemble_of(zoo, data), data, task, replace(CONFIG, zoom=0.2), cache=True)
 
 
 _RUN = """

@@ -75,12 +75,12 @@ class Fusion(nn.Module):
         """Channels per level of the fused pyramid."""
         return list(PYRAMID_CHANNELS)
 
-    def forward(self, pyramids: Sequence[Pyramid], gates: Tensor) -> Pyramid:
-        """Fuse ``views`` pyramids; ``gates`` ``(views,)`` scale each view after its normalisation."""
+    def forward(self, pyramids: Sequence[Pyramid], gates: Tensor | None) -> Pyramid:
+        """Fuse ``views`` pyramids; ``gates`` ``(views,)`` scale each view after its normalisation (None: all are 1)."""
         levels = range(len(PYRAMID_CHANNELS))
         return [self.combine(i, [n[i](p[i]) for n, p in zip(self.norms, pyramids, strict=True)], gates) for i in levels]  # type: ignore[index]
 
-    def combine(self, level: int, maps: list[Tensor], gates: Tensor) -> Tensor:
+    def combine(self, level: int, maps: list[Tensor], gates: Tensor | None) -> Tensor:
         """One fused map from the ungated ``maps`` of one level."""
         raise NotImplementedError
 
@@ -145,7 +145,7 @@ class Conv1x1(Fusion):
         super().__init__(views, normalise, widths)
         self.convs = nn.ModuleList(nn.Conv2d(self._inputs(i), c, 1) for i, c in enumerate(PYRAMID_CHANNELS))
 
-    def combine(self, level: int, maps: list[Tensor], gates: Tensor) -> Tensor:
+    def combine(self, level: int, maps: list[Tensor], gates: Tensor | None) -> Tensor:
         """Linear in every view."""
         out: Tensor = self.convs[level](_gated_concat(maps, gates))
         return out
@@ -199,7 +199,7 @@ class MLP(Fusion):
             for i, c in enumerate(PYRAMID_CHANNELS)
         )
 
-    def combine(self, level: int, maps: list[Tensor], gates: Tensor) -> Tensor:
+    def combine(self, level: int, maps: list[Tensor], gates: Tensor | None) -> Tensor:
         """Nonlinear in the gated concatenation."""
         out: Tensor = self.mlps[level](_gated_concat(maps, gates))
         return out
@@ -234,7 +234,7 @@ class Concat(Fusion):
         """The sum of the views' channels."""
         return [self._inputs(i) for i in range(len(PYRAMID_CHANNELS))]
 
-    def combine(self, level: int, maps: list[Tensor], gates: Tensor) -> Tensor:  # noqa: ARG002
+    def combine(self, level: int, maps: list[Tensor], gates: Tensor | None) -> Tensor:  # noqa: ARG002
         """Gated concatenation."""
         return _gated_concat(maps, gates)
 
@@ -246,9 +246,9 @@ class Sum(Fusion):
     linear = True
     mixes = False
 
-    def combine(self, level: int, maps: list[Tensor], gates: Tensor) -> Tensor:  # noqa: ARG002
+    def combine(self, level: int, maps: list[Tensor], gates: Tensor | None) -> Tensor:  # noqa: ARG002
         """Sum over views."""
-        return torch.stack([_gated(m, g) for m, g in zip(maps, gates, strict=True)]).sum(0)
+        return torch.stack(_gated_all(maps, gates)).sum(0)
 
     def part(self, level: int, view: int, m: Tensor, gate: Tensor) -> Tensor:  # noqa: ARG002
         """See `Fusion.part`: the gated map itself."""
@@ -261,9 +261,9 @@ class Product(Fusion):
     name = "product"
     mixes = False
 
-    def combine(self, level: int, maps: list[Tensor], gates: Tensor) -> Tensor:  # noqa: ARG002
+    def combine(self, level: int, maps: list[Tensor], gates: Tensor | None) -> Tensor:  # noqa: ARG002
         """Product over views of ``1 + gate * (map - 1)``."""
-        return torch.stack([1 + _gated(m - 1, g) for m, g in zip(maps, gates, strict=True)]).prod(0)
+        return torch.stack([1 + m for m in _gated_all([m - 1 for m in maps], gates)]).prod(0)
 
 
 FUSIONS: dict[str, type[Fusion]] = {f.name: f for f in (Conv1x1, MLP, Concat, Sum, Product)}
@@ -276,8 +276,12 @@ def make_fusion(name: str, views: int, normalise: Normalise = "none", widths: Se
     return FUSIONS[name](views, normalise, widths)
 
 
-def _gated_concat(maps: list[Tensor], gates: Tensor) -> Tensor:
-    return torch.cat([_gated(m, g) for m, g in zip(maps, gates, strict=True)], dim=1)
+def _gated_concat(maps: list[Tensor], gates: Tensor | None) -> Tensor:
+    return torch.cat(_gated_all(maps, gates), dim=1)
+
+
+def _gated_all(maps: list[Tensor], gates: Tensor | None) -> list[Tensor]:
+    return maps if gates is None else [_gated(m, g) for m, g in zip(maps, gates, strict=True)]
 
 
 def _gated(m: Tensor, gate: Tensor) -> Tensor:

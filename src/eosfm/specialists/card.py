@@ -172,7 +172,7 @@ class SpecialistCard:
 
     def sealed(self) -> SpecialistCard:
         """This card with its digest."""
-        return dataclasses.replace(self, digest=_digest(to_plain(self)))
+        return dataclasses.replace(self, digest=digest_of(to_plain(self)))
 
     @property
     def reference(self) -> str:
@@ -205,7 +205,7 @@ def read_card(path: Path) -> SpecialistCard:
             "Upgrade eosfm, or re-create the card with the eosfm that wrote it."
         )
     card = read_record(SpecialistCard, data, str(path), error=CardError)
-    if card.digest and card.digest != _digest(data):
+    if card.digest and card.digest != digest_of(data):
         raise CardError(
             f"{path}: was edited after eosfm wrote it, so the specialist may be fed with wrong bands, units or statistics. "
             'Restore it; or, if the change is meant, take its "digest" line out.'
@@ -213,7 +213,7 @@ def read_card(path: Path) -> SpecialistCard:
     return card
 
 
-def _digest(data: dict[str, Any]) -> str:
+def digest_of(data: dict[str, Any]) -> str:
     """SHA-256 of a card's content as it stands in the file, whatever its order and layout."""
     text = json.dumps({k: v for k, v in data.items() if k != "digest"}, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -5,13 +5,17 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
+from copy import copy
 from typing import Literal
 
+import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from eosfm.config import record
 from eosfm.contracts import ConfigError, Encoder, Pyramid
+from eosfm.engine.fused import Fused, Precision, fused
 from eosfm.ensemble import Ensemble
 from eosfm.specialists.encoder import MIN_SIZE, pad
 from eosfm.tasks.heads import PixelHead, SceneHead
@@ -83,7 +87,11 @@ class TaskModel(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits ``(b, k, h, w)`` for pixels or ``(b, k)`` for scenes, from ``x`` ``(b, c, h, w)`` in declared units."""
         h, w = x.shape[-2:]
-        out: Tensor = self.head(self.encoder(pad(x)))
+        fused_maps = self.encoder(pad(x))
+        rounded = isinstance(self.encoder, Fused) and self.encoder.precision == "bf16"
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=True) if rounded else nullcontext():
+            out: Tensor = self.head(fused_maps)
+        out = out.float() if rounded else out
         return out[..., :h, :w] if out.ndim == 4 else out
 
     def from_features(self, pyramids: Sequence[Pyramid], size: tuple[int, int] | None = None) -> Tensor:
@@ -111,6 +119,24 @@ class TaskModel(nn.Module):
         new = TaskModel(smaller, self.task)
         new.head.load_state_dict(self.head.state_dict(), strict=True)
         return new.train(self.training)
+
+    def fast(self, precision: Precision) -> TaskModel:
+        """The same model with its ensemble run by the fast plan (`eosfm.engine.fused`), for inference; weights are shared.
+
+        On a CPU only: elsewhere, and where the encoder is no ensemble, this is the model itself, which must then be in
+        fp32.
+
+        Raises:
+            ConfigError: bf16 for a model without a fast plan.
+        """
+        if not isinstance(self.encoder, Ensemble) or self.encoder.gates.device.type != "cpu":
+            if precision != "fp32":
+                raise ConfigError("bf16 is for ensembles on a CPU; leave --precision out")
+            return self
+        new = copy(self)
+        new._modules = dict(self._modules)  # a copy shares it, and would change the original
+        new.encoder = fused(self.encoder, precision=precision)
+        return new
 
     def trainable_tensors(self) -> dict[str, Tensor]:
         """Fusion, decoder and head: everything but frozen specialists."""

@@ -1,4 +1,4 @@
-"""Task models and ensembles as `eosfm.inference.predict` sees them: chips in, probabilities, values or features out."""
+"""Task models, ensembles and exports as `eosfm.inference.predict` sees them: chips in, probabilities, values or features out."""
 
 from __future__ import annotations
 
@@ -6,9 +6,14 @@ import torch
 from torch import Tensor
 
 from eosfm.bands import BandSet
-from eosfm.contracts import Pyramid
+from eosfm.contracts import ConfigError, Pyramid
+from eosfm.engine.exported import FEATURES, Exported
+from eosfm.engine.fused import Precision, fused
 from eosfm.ensemble import Ensemble
 from eosfm.tasks.model import TaskModel, probabilities
+
+_SUFFIX = {"fp32": "", "bf16": "-bf16"}
+"""of a fingerprint: a map that was begun in one precision is not continued in another"""
 
 
 class SceneTaskModel:
@@ -16,19 +21,17 @@ class SceneTaskModel:
 
     stride = 1
 
-    def __init__(self, model: TaskModel, fingerprint: str) -> None:
-        self.model, self.fingerprint = model, fingerprint
+    def __init__(self, model: TaskModel, fingerprint: str, precision: Precision = "fp32") -> None:
+        self.model, self.fingerprint = model.fast(precision), fingerprint + _SUFFIX[precision]
         self.bands: BandSet = model.encoder.bands
         self.statistics = model.encoder.statistics
         self.chip_size = model.task.chip_size
-        # multi-label maps have no single winner: they are written as one probability band per class
-        self.kind = "classes" if model.task.kind in ("segmentation", "classification") else "values"
+        self.kind = _kind(model.task.kind)
         self.names = model.task.classes
 
     def chips(self, x: Tensor) -> Tensor:
         """``(b, k, chip, chip)`` of ``x`` ``(b, c, chip, chip)``; scene labels cover their whole chip."""
-        z = probabilities(self.model.task.kind, self.model(x))
-        return z if z.ndim == 4 else z[..., None, None].expand(-1, -1, *x.shape[-2:])
+        return _maps(self.model.task.kind, self.model(x), x)
 
 
 class SceneFeatures:
@@ -36,8 +39,12 @@ class SceneFeatures:
 
     kind = "features"
 
-    def __init__(self, ensemble: Ensemble, level: int, chip_size: int, fingerprint: str) -> None:
-        self.ensemble, self.level, self.chip_size, self.fingerprint = ensemble, level, chip_size, fingerprint
+    def __init__(
+        self, ensemble: Ensemble, level: int, chip_size: int, fingerprint: str, precision: Precision = "fp32"
+    ) -> None:
+        cpu = ensemble.gates.device.type == "cpu"
+        self.encoder = fused(ensemble, precision=precision) if cpu else ensemble
+        self.level, self.chip_size, self.fingerprint = level, chip_size, fingerprint + _SUFFIX[precision]
         self.bands, self.statistics = ensemble.bands, ensemble.statistics
         self.stride = 4 * 2**level
         self.names = tuple(f"feature_{i:03d}" for i in range(ensemble.out_channels[level]))
@@ -45,5 +52,48 @@ class SceneFeatures:
     def chips(self, x: Tensor) -> Tensor:
         """``(b, channels, chip/stride, chip/stride)`` fused features."""
         with torch.no_grad():
-            features: Pyramid = self.ensemble(x)
+            features: Pyramid = self.encoder(x)
         return features[self.level]
+
+
+class SceneExport:
+    """An exported model as `eosfm.inference.predict` sees it: a task's maps, or one ``level`` of an ensemble's features.
+
+    Raises:
+        ConfigError: maps asked of features, or features of a task.
+    """
+
+    def __init__(self, exported: Exported, level: int | None = None) -> None:
+        card = exported.card
+        if (card.kind == FEATURES) != (level is not None):
+            other = (
+                "features, which `eosfm embed` writes"
+                if level is None
+                else "a task's maps, which `eosfm predict` writes"
+            )
+            raise ConfigError(f"{exported.folder} is an export that gives {other}")
+        self.exported, self.level = exported, level or 0
+        self.bands, self.statistics, self.chip_size = exported.bands, card.statistics, card.chip_size
+        self.fingerprint = exported.fingerprint
+        self.kind = "features" if card.kind == FEATURES else _kind(card.kind)
+        if not self.level < len(card.outputs):
+            raise ConfigError(f"{exported.folder} has no level {level}; it has {len(card.outputs)}")
+        out = card.outputs[self.level]
+        self.stride = out.stride if self.kind == "features" and out.stride else 1
+        self.names = tuple(f"feature_{i:03d}" for i in range(out.channels)) if self.kind == "features" else card.classes
+
+    def chips(self, x: Tensor) -> Tensor:
+        """As `SceneTaskModel.chips` or `SceneFeatures.chips`."""
+        out = self.exported(x)[self.level]
+        return out if self.kind == "features" else _maps(self.exported.card.kind, out, x)
+
+
+def _kind(task: str) -> str:
+    # multi-label maps have no single winner: they are written as one probability band per class
+    return "classes" if task in ("segmentation", "classification") else "values"
+
+
+def _maps(task: str, z: Tensor, x: Tensor) -> Tensor:
+    """Probabilities or values of logits ``z`` over the pixels of ``x``; the label of a scene covers its whole chip."""
+    p = probabilities(task, z)
+    return p if p.ndim == 4 else p[..., None, None].expand(-1, -1, *x.shape[-2:])

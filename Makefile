@@ -6,7 +6,7 @@ DATA ?= ../shared/data
 # Threads that spin while they wait slow small networks down on a shared machine.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: setup demo demo-real test test-slow test-core lint types format clean
+.PHONY: setup demo demo-real test test-slow bench test-core lint types format clean
 
 setup: $(VENV)/.stamp
 
@@ -29,6 +29,10 @@ test: lint types ## lint, types and the fast tests
 
 test-slow: setup ## minutes on two cores: memory of a big scene, learning on synthetic and real data
 	$(BIN)/pytest -m slow --timeout=3600
+
+bench: setup ## times beside the published loop, a quarter of an hour: nothing else should run
+	$(BIN)/python benchmarks/inference.py
+	$(BIN)/python benchmarks/adapting.py
 
 test-core: setup ## the core without optional extras, in an environment of its own
 	$(PYTHON) -m venv .venv-core

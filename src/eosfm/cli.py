@@ -10,7 +10,7 @@ from functools import wraps
 
 import typer
 
-from eosfm import commands, commands_explain, commands_export, commands_scene, commands_zoo
+from eosfm import commands, commands_bench, commands_explain, commands_export, commands_scene, commands_zoo
 from eosfm._version import __version__
 from eosfm.contracts import EosfmError, missing_extra
 from eosfm.outcomes import Outcome
@@ -56,6 +56,8 @@ COMMANDS: dict[str, Callable[..., Outcome]] = {
     "explain": commands_explain.explain,
     "similarity": commands_explain.similarity,
     "evaluate": commands.evaluate,
+    "bench": commands_bench.bench,
+    "bench-report": commands_bench.bench_report,
     "predict": commands_scene.predict,
     "embed": commands_scene.embed,
     "export": commands_export.export,

@@ -1,0 +1,121 @@
+"""Results as JSON lines: a row is there, whole, or it is not; each at most once; nothing that was measured is lost."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eosfm.contracts import ConfigError, CorruptArtifact
+from eosfm.files import atomic_file
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one run gives: counts per test chip, scores, and what they cost."""
+
+    table: NDArray[Any]
+    metrics: list[dict[str, Any]]
+    """name, value, low, high; the main score first. Intervals over test chips"""
+    validation: float | None
+    parameters: int
+    trained: int
+    note: str = ""
+
+
+class Ledger:
+    """``results.jsonl`` of a folder, with the scores of single chips in ``chips/<key>.npz``.
+
+    A row is one write to the end of the file, after its chips; what a killed process left of a line is cut off when the
+    file is opened to write.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.path = folder, folder / "results.jsonl"
+
+    @contextmanager
+    def writing(self) -> Iterator[Ledger]:
+        """Alone with the file.
+
+        Raises:
+            ConfigError: another process writes to it.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / ".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise ConfigError(
+                    f"{self.path}: another process is writing; wait for it, or choose another output"
+                ) from None
+            self._cut_torn_line()
+            yield self
+
+    def rows(self) -> list[Row]:
+        """All rows, in the order in which they were measured.
+
+        Raises:
+            CorruptArtifact: a line that is no row, other than a torn last one.
+        """
+        if not self.path.exists():
+            return []
+        text = self.path.read_text(encoding="utf-8")
+        lines = text.split("\n")
+        out = []
+        for number, line in enumerate(lines[:-1], 1):  # what follows the last line break was never finished
+            try:
+                row = json.loads(line)
+                if not isinstance(row, dict) or not isinstance(row["key"], str):
+                    raise TypeError("not a row")
+            except (ValueError, KeyError, TypeError) as e:
+                raise CorruptArtifact(
+                    f"{self.path}, line {number}: {e}; delete the line, and it is measured again"
+                ) from None
+            out.append(row)
+        return out
+
+    def add(self, row: Row, table: NDArray[Any]) -> None:
+        """Write ``row`` and the counts of its test chips ``table``."""
+        packed = io.BytesIO()
+        np.savez_compressed(packed, table=table)
+        with atomic_file(self.folder / "chips" / f"{row['key']}.npz") as tmp:
+            tmp.write_bytes(packed.getvalue())
+        line = (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n").encode()
+        fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            os.write(fd, line)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def table(self, key: str) -> NDArray[Any]:
+        """The counts of a row's test chips."""
+        path = self.folder / "chips" / f"{key}.npz"
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return np.asarray(arrays["table"])
+        except (OSError, ValueError, KeyError) as e:
+            raise CorruptArtifact(
+                f"{path}: {e}; delete its row in {self.path.name}, and it is measured again"
+            ) from None
+
+    def _cut_torn_line(self) -> None:
+        if not self.path.exists():
+            return
+        data = self.path.read_bytes()
+        whole = data.rfind(b"\n") + 1
+        if whole < len(data):
+            with self.path.open("rb+") as f:
+                f.truncate(whole)
+                os.fsync(f.fileno())

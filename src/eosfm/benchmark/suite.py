@@ -1,0 +1,112 @@
+"""What `eosfm bench` measures, as data: cases (data under a protocol) x models x seeds, from one YAML file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from eosfm.config import read_record, read_yaml, record
+from eosfm.contracts import ConfigError, known
+from eosfm.data.files import DataConfig
+from eosfm.fusion.fuse import Normalise
+from eosfm.rules import DEFAULT_RULES
+from eosfm.specialists.card import require_safe_name
+from eosfm.tasks.model import HeadConfig
+from eosfm.training.settings import FitConfig
+
+CONSTANT, ENSEMBLE, UNTRAINED, SCRATCH = "constant", "ensemble", "untrained-ensemble", "scratch"
+STATISTICS, RANDOM, SINGLE = "image-statistics", "random-features", "single:"
+MODELS = {
+    CONSTANT: "the most frequent training label, everywhere",
+    STATISTICS: "mean and standard deviation of each band of an image (probes only)",
+    RANDOM: "160 random filters of 7x7 pixels, rectified and averaged (probes only)",
+    UNTRAINED: "the ensemble with random weights in every encoder",
+    "single:NAME": "one specialist alone; single:* is each of them",
+    ENSEMBLE: "all specialists of the case",
+    SCRATCH: "a network trained on the case's labels only: a U-Net, or ConvNeXtV2-Atto for scenes (trainings only)",
+}
+PROBE, PANGAEA = "frozen-probe", "pangaea"
+
+
+@record
+class Case:
+    """One data set under one protocol."""
+
+    name: str
+    data: DataConfig
+    protocol: Literal["frozen-probe", "pangaea"]
+    leave_out: tuple[str, ...] = ()
+    """specialists that may not take part, because they saw these data"""
+    only: tuple[str, ...] | None = None
+    """specialists that take part; default all of the zoo"""
+    labels: float = 1.0
+    """share of the training labels, stratified as PANGAEA does it"""
+    draw: bool = False
+    """each seed draws chips of its own (``limit`` and ``per_class`` of the data)"""
+    fit: FitConfig | None = None
+    """in place of the protocol's training: the row then says so"""
+    head: HeadConfig | None = None
+    """in place of the protocol's decoder: the row then says so"""
+    normalise: Normalise = "none"
+    rules: tuple[str, ...] = DEFAULT_RULES
+
+    def __post_init__(self) -> None:
+        require_safe_name(self.name)
+        if not 0 < self.labels <= 1:
+            raise ValueError(f"labels {self.labels} is a share of the training labels, above 0 to 1")
+        if self.protocol == PROBE and (self.fit is not None or self.head is not None):
+            raise ValueError(f"{self.name}: a {PROBE} trains no head; leave fit and head out")
+
+
+@record
+class Suite:
+    """``eosfm bench``: every case with every model and seed."""
+
+    name: str
+    zoo: Path = Path("zoo")
+    cases: tuple[Case, ...]
+    models: tuple[str, ...] = (CONSTANT, STATISTICS, RANDOM, UNTRAINED, "single:*", ENSEMBLE)
+    seeds: tuple[int, ...] = (0,)
+    output: Path | None = None
+    """folder of results.jsonl; default ``runs/bench/NAME``"""
+
+    def __post_init__(self) -> None:
+        require_safe_name(self.name)
+        for what, values in (("cases", [c.name for c in self.cases]), ("models", self.models), ("seeds", self.seeds)):
+            if not values or len(set(values)) < len(values):
+                raise ValueError(
+                    f"{what}: expected one or more, each once; got {', '.join(map(str, values)) or 'none'}"
+                )
+        for m in self.models:
+            if m not in MODELS and not m.startswith(SINGLE):
+                raise ValueError(f"unknown model {m!r}; {known(MODELS)}")
+
+    @property
+    def folder(self) -> Path:
+        """Where results go."""
+        return self.output or Path("runs") / "bench" / self.name
+
+
+def read_suite(path: Path, overrides: Sequence[str] = ()) -> Suite:
+    """The suite in the YAML file ``path``; unknown keys are errors."""
+    return read_record(Suite, read_yaml(path, overrides), str(path))
+
+
+def models_of(suite: Suite, case: Case, names: Sequence[str]) -> list[str]:
+    """The models of one case, those that cannot be under its protocol left out; ``names`` are its specialists.
+
+    Raises:
+        ConfigError: a single specialist that is not there.
+    """
+    out = []
+    absent = {SCRATCH} if case.protocol == PROBE else {STATISTICS, RANDOM}
+    for m in suite.models:
+        one = m.removeprefix(SINGLE)
+        if m == "single:*":
+            out += [SINGLE + n for n in names]
+        elif m.startswith(SINGLE) and one not in {*names, *case.leave_out}:
+            raise ConfigError(f"{case.name}: model {m}; {known(names)}")
+        elif one not in case.leave_out and m not in absent:
+            out.append(m)
+    return list(dict.fromkeys(out))

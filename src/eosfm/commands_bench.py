@@ -1,0 +1,86 @@
+"""The commands that compare: bench, bench-report. Importing this imports nothing heavy."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from eosfm.contracts import ConfigError
+from eosfm.outcomes import Outcome
+
+if TYPE_CHECKING:
+    from eosfm.benchmark.leaderboard import Board
+
+File = Annotated[Path, typer.Argument(metavar="SUITE.yaml", help="Cases, models and seeds; see docs/benchmarks.md.")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Override settings of the file.")]
+
+
+def bench(
+    suite: File,
+    overrides: Overrides = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what is missing.")] = False,
+) -> Outcome:
+    """Measure every case with every model and seed. Started again, it goes on where it was; finished rows stay."""
+    from eosfm.benchmark.leaderboard import boards
+    from eosfm.benchmark.ledger import Ledger
+    from eosfm.benchmark.run import plan, run_suite
+    from eosfm.benchmark.suite import read_suite
+    from eosfm.progress import bar
+
+    what = read_suite(suite, overrides or ())
+    ledger = Ledger(what.folder)
+    if dry_run:
+        there = {r["key"] for r in ledger.rows()}
+        jobs = plan(what)
+        lines = tuple(f"{j.case.name}, {j.model}, seed {j.seed}" for j in jobs if j.key not in there)
+        return Outcome(lines, (f"{len(jobs) - len(lines)} of {len(jobs)} rows are there; missing:", *lines))
+    with bar(f"bench {what.name}") as progress:
+        rows, problems = run_suite(what, progress)
+    found = boards(what, rows, ledger)
+    lines = (f"results: {ledger.path} ({len(rows)} rows)", *(f"not measured: {p}" for p in problems))
+    again = f"page: eosfm bench-report {shlex.quote(str(suite))}"
+    return Outcome(found, (*lines, again), _table(found), failed=bool(problems))
+
+
+def bench_report(
+    suite: File,
+    overrides: Overrides = None,
+    output: Annotated[Path | None, typer.Option(help="HTML file; default report.html beside the results.")] = None,
+) -> Outcome:
+    """The leaderboard page of what `eosfm bench` measured: tables with intervals, score against cost."""
+    from eosfm.benchmark.leaderboard import boards
+    from eosfm.benchmark.ledger import Ledger
+    from eosfm.benchmark.run import plan
+    from eosfm.benchmark.suite import read_suite
+    from eosfm.explain.board_page import board_page
+    from eosfm.report.document import write_report
+
+    what = read_suite(suite, overrides or ())
+    ledger, jobs = Ledger(what.folder), plan(what)
+    there = {r["key"]: r for r in ledger.rows()}
+    rows = [there[j.key] for j in jobs if j.key in there]
+    if not rows:
+        raise ConfigError(f"{ledger.path} holds no row of {suite}; measure first: eosfm bench {suite}")
+    found = boards(what, rows, ledger)
+    missing = [f"{j.case.name}, {j.model}, seed {j.seed}" for j in jobs if j.key not in there]
+    target = output or what.folder / "report.html"
+    write_report(
+        board_page(what.name, found, missing, f"eosfm bench {shlex.join([str(suite), *(overrides or ())])}"), target
+    )
+    left = (f"{len(missing)} of {len(jobs)} rows are not measured yet",) if missing else ()
+    return Outcome(found, (f"page: {target}", *left), _table(found))
+
+
+def _table(boards: list[Board]) -> tuple[tuple[str, ...], ...]:
+    rows = [("case", "model", "score", "value", "95 % interval", "ensemble minus it", "parameters", "seconds")]
+    for b in boards:
+        for s in b.standings:
+            behind = "" if s.behind_ensemble is None else str(s.behind_ensemble)
+            rows.append(
+                (b.case, s.model, b.metric, f"{s.score.value:.4f}", f"{s.score.low:.4f} to {s.score.high:.4f}", behind,
+                 f"{s.parameters / 1e6:.2f} M", f"{s.seconds:.1f}")
+            )  # fmt: skip
+    return tuple(rows)

@@ -264,3 +264,12 @@ def test_wrong_overrides(tmp_path: Path, override: str, says: str):
     path = write(tmp_path, "a: 1\nb: {c: 3}\n")
     with pytest.raises(ConfigError, match=says):
         read_yaml(path, [override])
+
+
+def test_an_override_reaches_into_a_list(tmp_path):
+    file = tmp_path / "a.yaml"
+    file.write_text("cases: [{name: a}, {name: b, data: {root: x}}]\n")
+    assert read_yaml(file, ["cases.1.data.root=/data"])["cases"][1] == {"name": "b", "data": {"root": "/data"}}
+    for change in ("cases.2.name=c", "cases.b.name=c", "cases.0=c", "cases.-1.name=c"):
+        with pytest.raises(ConfigError, match=r"is no item of a list of 2|is not a mapping"):
+            read_yaml(file, [change])

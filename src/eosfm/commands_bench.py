@@ -38,11 +38,15 @@ def bench(
         lines = tuple(f"{j.case.name}, {j.model}, seed {j.seed}" for j in jobs if j.key not in there)
         return Outcome(lines, (f"{len(jobs) - len(lines)} of {len(jobs)} rows are there; missing:", *lines))
     with bar(f"bench {what.name}") as progress:
-        rows, problems = run_suite(what, progress)
-    found = boards(what, rows, ledger)
-    lines = (f"results: {ledger.path} ({len(rows)} rows)", *(f"not measured: {p}" for p in problems))
+        done = run_suite(what, progress)
+    found = boards(what, done.rows, ledger)
+    lines = (
+        f"results: {ledger.path} ({len(done.rows)} rows)",
+        *(f"left out: {' '.join(p.split())}" for p in done.left_out),
+        *(f"not measured: {p}" for p in done.problems),
+    )
     again = f"page: eosfm bench-report {shlex.quote(str(suite))}"
-    return Outcome(found, (*lines, again), _table(found), failed=bool(problems))
+    return Outcome(found, (*lines, again), _table(found), failed=bool(done.problems))
 
 
 def bench_report(

@@ -137,7 +137,7 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 def read_yaml(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """A YAML mapping with ``a.b=value`` overrides applied (values are parsed as YAML).
+    """A YAML mapping with ``a.b=value`` overrides applied (values are parsed as YAML); ``a.0.b`` is in a list's first item.
 
     Raises:
         ConfigError: not a mapping, a bad override, or YAML that is not valid; names the file.
@@ -152,11 +152,18 @@ def read_yaml(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         key, eq, value = text.partition("=")
         if not eq or not all(key.split(".")):
             raise ConfigError(f"override {text!r}: expected key=value, for example data.root=/data/eurosat")
-        node = data
+        node: Any = data
         *parents, leaf = key.split(".")
         for p in parents:
-            node = node.setdefault(p, {})
-            if not isinstance(node, dict):
+            if isinstance(node, list):
+                if not p.isdecimal() or int(p) >= len(node):
+                    raise ConfigError(
+                        f"override {text!r}: {p} is no item of a list of {len(node)} in {path}, counted from 0"
+                    )
+                node = node[int(p)]
+            else:
+                node = node.setdefault(p, {})
+            if not isinstance(node, dict | list) or (isinstance(node, list) and p == parents[-1]):
                 raise ConfigError(f"override {text!r}: {p} is not a mapping in {path}")
         try:
             node[leaf] = _parse_yaml(value)

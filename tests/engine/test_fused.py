@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from eosfm.bands import BandSet
 from eosfm.contracts import BandError, ConfigError
-from eosfm.engine.folded import as_map, encode, fold_body, fold_stem, patches, stem_map
+from eosfm.engine.folded import Patches, as_map, encode, fold_body, fold_stem, stem_map
 from eosfm.engine.fused import fused
 from eosfm.ensemble import Ensemble
 from eosfm.fusion.fuse import FUSIONS
@@ -44,7 +44,7 @@ def test_a_folded_encoder_is_the_encoder(channels):
     x = torch.randn(1, channels, 96, 64, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         body, stem = fold_body(encoder, torch.float32), fold_stem(encoder, None, channels, torch.float32)
-        tokens = encode(stem_map(patches(x), stem), body.low, body.high, 24, 16)
+        tokens = encode(stem_map(Patches(x), stem), body.low, body.high, 24, 16)
         got = [as_map(t, 24 >> i, 16 >> i) for i, t in enumerate(tokens)]
         assert [m.shape for m in got] == [m.shape for m in encoder(x)]
         assert off(encoder(x), got) < 1e-5

@@ -27,7 +27,7 @@ from eosfm.benchmark.protocol import FrozenProbe, Pangaea, settings
 from eosfm.benchmark.subsets import class_shares, stratified
 from eosfm.benchmark.suite import CONSTANT, PROBE, SCRATCH, SINGLE, UNTRAINED, Case, Suite, models_of
 from eosfm.config import to_plain
-from eosfm.contracts import ConfigError, EosfmError
+from eosfm.contracts import BandError, ConfigError, EosfmError
 from eosfm.data.chips import Splits
 from eosfm.data.files import open_data
 from eosfm.ensemble import Ensemble, Specialist
@@ -74,35 +74,54 @@ def plan(suite: Suite) -> list[Job]:
     return jobs
 
 
-def run_suite(suite: Suite, progress: Progress | None = None) -> tuple[list[Row], list[str]]:
-    """Measure what is missing; the rows of ``suite`` in its order, and the cases that could not be measured, with reasons.
+@dataclass(frozen=True)
+class Suited:
+    """What a suite has by now."""
+
+    rows: list[Row]
+    """in the suite's order"""
+    left_out: list[str]
+    """models that cannot read a case's bands, with the reason"""
+    problems: list[str]
+    """what should have been measured and could not be, with the reason"""
+
+
+def run_suite(suite: Suite, progress: Progress | None = None) -> Suited:
+    """Measure what is missing. A case or a model that fails does not stop the others.
 
     Raises:
         ConfigError: another process writes to the same results.
     """
-    problems: list[str] = []
+    left_out: dict[tuple[str, str], str] = {}
+    problems: dict[tuple[str, str], str] = {}
     jobs = plan(suite)
     with Ledger(suite.folder).writing() as ledger:
         there = {r["key"]: r for r in ledger.rows()}
         todo = [j for j in jobs if j.key not in there]
         meter = EnergyMeter() if todo else None
         opened: tuple[object, Splits] | None = None
-        broken: set[str] = set()
         for number, job in enumerate(todo):
-            if job.case.name in broken:
+            name, one = job.case.name, (job.case.name, job.model)
+            if one in left_out or one in problems or (name, "") in problems:
                 continue
             data = replace(job.case.data, seed=job.seed) if job.case.draw else job.case.data
+            wanted = (data, job.case.labels, job.seed if job.case.labels < 1 else None)
+            if opened is None or opened[0] != wanted:
+                try:
+                    opened = wanted, _data(job.case, data, job.seed)
+                except EosfmError as e:
+                    problems[name, ""] = f"{name}: {e}"
+                    continue
             try:
-                if opened is None or opened[0] != (data, job.case.labels, job.seed):
-                    opened = (data, job.case.labels, job.seed), _data(job.case, data, job.seed)
                 row, table = _measure(job, suite, opened[1], meter, _within(progress, number, len(todo), job))
+            except BandError as e:
+                left_out[one] = f"{name}, {job.model}: {e}"
             except EosfmError as e:
-                broken.add(job.case.name)
-                problems.append(f"{job.case.name}: {e}")
-                continue
-            ledger.add(row, table)
-            there[job.key] = row
-    return [there[j.key] for j in jobs if j.key in there], problems
+                problems[one] = f"{name}, {job.model}: {e}"
+            else:
+                ledger.add(row, table)
+                there[job.key] = row
+    return Suited([there[j.key] for j in jobs if j.key in there], list(left_out.values()), list(problems.values()))
 
 
 def _measure(

@@ -112,17 +112,25 @@ def fold_stem(encoder: FrozenEncoder, plan: AdaptationPlan | None, channels: int
     return Stem(None, wide.flatten(1).float().contiguous(), *rest)
 
 
-def patches(x: Tensor) -> Tensor:
-    """``(h/4 * w/4, c, 16)`` of one image ``(1, c, h, w)``: what a stem multiplies; made once for all views."""
-    _, c, h, w = x.shape
-    cut = x.view(c, h // _PATCH, _PATCH, w // _PATCH, _PATCH).permute(1, 3, 0, 2, 4)
-    return cut.reshape(-1, c, _PATCH * _PATCH)
+class Patches:
+    """One image ``(1, c, h, w)`` as stems read it, cut once for all views; what several of them pick is picked once."""
+
+    def __init__(self, x: Tensor) -> None:
+        _, c, h, w = x.shape
+        self._cut = x.reshape(c, h // _PATCH, _PATCH, w // _PATCH, _PATCH).permute(1, 3, 0, 2, 4)
+        self._read: dict[tuple[int, ...] | None, Tensor] = {}
+
+    def of(self, index: tuple[int, ...] | None) -> Tensor:
+        """``(h/4 * w/4, 16 * channels)`` of the channels ``index``, or of all."""
+        if index not in self._read:
+            cut = self._cut if index is None else self._cut[:, :, list(index)]
+            self._read[index] = cut.flatten(0, 1).flatten(1)
+        return self._read[index]
 
 
-def stem_map(cut: Tensor, stem: Stem) -> Tensor:
-    """``(h/4 * w/4, 40)`` from `patches` of a raw image."""
-    read = cut if stem.index is None else cut[:, list(stem.index)]
-    y = _linear(read.flatten(1), stem.weight, stem.bias)
+def stem_map(image: Patches, stem: Stem) -> Tensor:
+    """``(h/4 * w/4, 40)`` of a raw image."""
+    y = _linear(image.of(stem.index), stem.weight, stem.bias)
     return F.layer_norm(y.to(stem.scale.dtype), (y.shape[1],), stem.scale, stem.shift, EPS)
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from eosfm.adaptation import adapt
 from eosfm.bands import BandSet
 from eosfm.contracts import PYRAMID_CHANNELS, ConfigError, Pyramid
-from eosfm.engine.folded import EPS, Body, Maps, Stem, as_map, encode, fold_body, fold_stem, patches, stem_map
+from eosfm.engine.folded import EPS, Body, Maps, Patches, Stem, as_map, encode, fold_body, fold_stem, stem_map
 from eosfm.engine.streams import each
 from eosfm.ensemble import Ensemble
 from eosfm.fusion.fuse import Fusion
@@ -87,8 +87,7 @@ class Fused(nn.Module):
         self.ensemble._check(x)
         finite, mixes, images = bool(x.isfinite().all()), self._mixes(), torch.split(x.float(), 1)
         active = [v for v, gate in enumerate(self._gates().tolist()) if gate]
-        # Twice as many parts as threads: they end together. Which views make a part never depends on time, nor does the sum.
-        parts = max(1, min(len(active), -(-2 * torch.get_num_threads() // len(x))))
+        parts = _parts(len(x), len(active))
 
         def part(job: tuple[int, int]) -> Maps:
             number, first = job
@@ -112,11 +111,14 @@ class Fused(nn.Module):
         wanted = range(len(gates)) if views is None else views
         active = [v for v in wanted if views is not None or gates.requires_grad or float(gates[v]) != 0.0]
 
-        def view(job: tuple[int, int]) -> Maps:
-            return [m.float() for m in self._view(images[job[1]], job[0], finite)]
+        parts = _parts(len(x), len(active))
 
-        jobs = [(v, n) for v in active for n in range(len(x))]
-        made = dict(zip(jobs, each(view, jobs), strict=True))
+        def part(job: tuple[int, int]) -> list[tuple[tuple[int, int], Maps]]:
+            number, first = job
+            image, cut = images[number], Patches(images[number])
+            return [((v, number), [m.float() for m in self._view(image, cut, v, finite)]) for v in active[first::parts]]
+
+        made = dict(pair for done in each(part, [(n, i) for n in range(len(x)) for i in range(parts)]) for pair in done)
         sizes, widths = _sizes(x), self.ensemble.fusion.widths
         return [
             [torch.cat([as_map(made[v, n][i], *size) for n in range(len(x))]) for i, size in enumerate(sizes)]
@@ -132,8 +134,9 @@ class Fused(nn.Module):
     def _sum(self, image: Tensor, views: list[int], mixes: Mixes, finite: bool) -> Maps:
         """What ``views`` add to the fused pyramid of one image, without the offsets."""
         total: Maps = []
+        cut = Patches(image)
         for v in views:
-            maps = self._view(image, v, finite)
+            maps = self._view(image, cut, v, finite)
             if self.ensemble.fusion.normalise == "layer":
                 maps = [F.layer_norm(m, (m.shape[1],), eps=EPS) for m in maps]
             added = [F.linear(m, weight).float() for m, weight in zip(maps, mixes.weights[v], strict=True)]
@@ -141,17 +144,17 @@ class Fused(nn.Module):
         sizes = zip(self.out_channels, _sizes(image), strict=True)
         return total or [image.new_zeros(h * w, c) for c, (h, w) in sizes]
 
-    def _view(self, image: Tensor, view: int, finite: bool) -> Maps:
-        """The pyramid of one image under one view, in this plan's precision."""
+    def _view(self, image: Tensor, cut: Patches, view: int, finite: bool) -> Maps:
+        """The pyramid of one image (``cut``: its patches) under one view, in this plan's precision."""
         encoder, stem, plan = self.ensemble._encoder_of[view], self._stems[view], self.ensemble.views[view]
         folded = self._folded[encoder]
         if folded is None:
             pyramid: Pyramid = self.ensemble.encoders[encoder](adapt(image, plan))
             return [m[0].permute(1, 2, 0).flatten(0, 1).to(self.dtype) for m in pyramid]
         if stem is None or not finite:  # what is not finite becomes the mean, which differs from view to view
-            image, stem = adapt(image, plan), folded.stem
+            cut, stem = Patches(adapt(image, plan)), folded.stem
         h, w = _sizes(image)[0]
-        return self._run(stem_map(patches(image), stem), folded.body.low, folded.body.high, h, w)
+        return self._run(stem_map(cut, stem), folded.body.low, folded.body.high, h, w)
 
     def _mixes(self) -> Mixes:
         """The fusion as it is now; made again when a weight, a running mean or a gate has changed."""
@@ -190,6 +193,14 @@ def fold_fusion(fusion: Fusion, gates: Tensor, dtype: torch.dtype) -> Mixes:
             row.append(matrix.to(dtype).contiguous())
         weights.append(row)
     return Mixes(weights, offsets)
+
+
+def _parts(images: int, views: int) -> int:
+    """Into how many parts the views of an image are divided: twice as many as threads in all, so that threads end together.
+
+    Which views make a part does not depend on time, so nor does the order of a sum.
+    """
+    return max(1, min(views, -(-2 * torch.get_num_threads() // images)))
 
 
 def _sizes(x: Tensor) -> list[tuple[int, int]]:

@@ -1,0 +1,236 @@
+"""A suite: every row once, whatever happens in between; what changes a score changes the key; the page says what was measured."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from eosfm import commands_bench
+from eosfm.benchmark import run
+from eosfm.benchmark.leaderboard import boards, findings
+from eosfm.benchmark.ledger import Ledger
+from eosfm.benchmark.run import plan, run_suite
+from eosfm.benchmark.suite import Suite, read_suite
+from eosfm.contracts import ConfigError, CorruptArtifact, ZooError
+from eosfm.specialists.store import save_specialist
+from helpers import make_card, make_encoder
+
+FILE = """
+name: small
+zoo: {zoo}
+output: {out}
+cases:
+  - name: scenes
+    protocol: frozen-probe
+    data: {{kind: synthetic, task: scene, bands: "sentinel-2-l2a:B04,B03,B02@dn-1e4", size: [24, 12, 16], chip_size: 32}}
+    draw: true
+  - name: pixels
+    protocol: pangaea
+    leave_out: [other]
+    data: {{kind: synthetic, task: water, bands: "sentinel-2-l2a:B04,B03,B02@dn-1e4", size: [4, 4, 6], chip_size: 32}}
+    fit: {{epochs: 1, batch_size: 4}}
+    head: {{decoder: linear, channels: 8, dropout: 0.0}}
+models: [constant, image-statistics, random-features, untrained-ensemble, "single:*", ensemble, scratch]
+seeds: [0, 1]
+"""
+PROBED, TRAINED = 4 + 2 + 1, 1 + 1 + 1 + 1 + 1
+"""models per case: radar cannot be read; `scratch` is no probe, image statistics and random features are no trainings"""
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("zoo")
+    for i, (name, bands) in enumerate([("rgb", "sentinel-2-l2a:B04,B03,B02@reflectance"), ("other", "aerial:R,G,B@8bit"),
+                                       ("sar", "sentinel-1:VV,VH@db")]):  # fmt: skip
+        card = make_card(name, bands)
+        save_specialist(make_encoder(len(card.bands), i), card, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def measured(zoo, tmp_path_factory) -> Suite:
+    """A suite that has run, and the file it came from beside its results."""
+    folder = tmp_path_factory.mktemp("suite")
+    (folder / "suite.yaml").write_text(FILE.format(zoo=zoo, out=folder / "out"))
+    outcome = commands_bench.bench(folder / "suite.yaml")
+    assert not outcome.failed, outcome.lines
+    return read_suite(folder / "suite.yaml")
+
+
+def keys(suite: Suite) -> list[str]:
+    return [r["key"] for r in Ledger(suite.folder).rows()]
+
+
+def test_every_row_is_there_once_and_says_where_it_comes_from(measured):
+    rows = Ledger(measured.folder).rows()
+    count = {case: len({r["model"] for r in rows if r["case"] == case}) for case in ("scenes", "pixels")}
+    assert count["pixels"] == TRAINED - 0 and count["scenes"] >= 6, count
+    assert len(set(keys(measured))) == len(rows) == 2 * sum(count.values())
+    assert not [
+        r for r in rows if r["model"] == "single:sar" or (r["case"] == "pixels" and r["model"] == "single:other")
+    ]
+    for r in rows:
+        assert r["metrics"] and r["metrics"][0]["low"] <= r["metrics"][0]["value"] <= r["metrics"][0]["high"]
+        assert len(r["data_sha256"]) == 3 and r["versions"]["eosfm"] and r["seconds"] >= 0 and r["split"]
+        assert (r["differs"] != []) == (r["case"] == "pixels"), "a shortened protocol says so"
+        assert len(Ledger(measured.folder).table(r["key"])) == r["chips"][2]
+    drawn = {r["data_sha256"][0] for r in rows if r["case"] == "scenes"}
+    assert len(drawn) == 2 and len({r["data_sha256"][0] for r in rows if r["case"] == "pixels"}) == 1
+
+
+def test_finished_rows_are_not_measured_again(measured, monkeypatch):
+    before = (measured.folder / "results.jsonl").read_bytes()
+    monkeypatch.setattr(run, "_measure", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(run, "models_of", lambda *a: [m for m in real(*a) if m != "single:sar"])
+    done = run_suite(measured)
+    assert not done.problems and (measured.folder / "results.jsonl").read_bytes() == before
+
+
+real = run.models_of
+
+
+def test_what_was_cut_short_goes_on_and_doubles_nothing(measured, zoo, tmp_path, monkeypatch):
+    suite = replace(
+        measured, output=tmp_path / "out", cases=measured.cases[:1], models=("constant", "image-statistics", "ensemble")
+    )
+    whole, count = run._measure, []
+
+    def stops(*args):
+        count.append(1)
+        if len(count) == 3:
+            raise KeyboardInterrupt
+        return whole(*args)
+
+    monkeypatch.setattr(run, "_measure", stops)
+    with pytest.raises(KeyboardInterrupt):
+        run_suite(suite)
+    assert len(keys(suite)) == 2
+    with (tmp_path / "out" / "results.jsonl").open("a") as f:
+        f.write('{"key": "half a li')  # a machine that went down in the middle of a write
+    assert len(keys(suite)) == 2
+    monkeypatch.setattr(run, "_measure", whole)
+    done = run_suite(suite)
+    assert len(done.rows) == 6 and len(set(keys(suite))) == len(keys(suite)) == 6
+    fixed = {(r["case"], r["model"], r["seed"]): r["metrics"] for r in Ledger(measured.folder).rows()}
+    for r in done.rows:
+        assert r["metrics"] == fixed["scenes", r["model"], r["seed"]], "the same in one go or in two"
+
+
+def test_whatever_a_score_depends_on_makes_another_row(measured, zoo):
+    before = {(j.case.name, j.model, j.seed): j.key for j in plan(measured)}
+    case = measured.cases[1]
+    changed = replace(measured, cases=(measured.cases[0], replace(case, fit=replace(case.fit, epochs=2))))
+    after = {(j.case.name, j.model, j.seed): j.key for j in plan(changed)}
+    assert {k for k in before if before[k] != after[k]} == {k for k in before if k[0] == "pixels"}
+    assert len(set(before.values())) == len(before)
+    fewer = {
+        (j.case.name, j.model, j.seed): j.key
+        for j in plan(replace(measured, cases=(replace(measured.cases[0], leave_out=("other",)),)))
+    }
+    assert fewer["scenes", "ensemble", 0] != before["scenes", "ensemble", 0]
+
+
+def test_a_broken_case_or_model_does_not_stop_the_others(measured, tmp_path):
+    scenes, pixels = measured.cases
+    lost = replace(
+        pixels, name="lost", data=replace(pixels.data, kind="dataset", dataset="mados", root=tmp_path / "nowhere")
+    )
+    probe = replace(scenes, name="no-scenes", data=pixels.data)
+    suite = replace(measured, output=tmp_path / "out", cases=(lost, probe, scenes), models=("constant",), seeds=(0,))
+    done = run_suite(suite)
+    assert [r["case"] for r in done.rows] == ["scenes"]
+    assert len(done.problems) == 2 and "nowhere" in done.problems[0] and "frozen-probe needs scenes" in done.problems[1]
+
+
+def test_one_writer_and_no_silent_garbage(measured, tmp_path):
+    ledger = Ledger(tmp_path)
+    with ledger.writing(), pytest.raises(ConfigError, match="another process is writing"), Ledger(tmp_path).writing():
+        pass
+    (tmp_path / "results.jsonl").write_text('{"key": "a"}\nnonsense\n{"key": "b"}\n')
+    with pytest.raises(CorruptArtifact, match=r"line 2: .*delete the line"):
+        ledger.rows()
+    (tmp_path / "chips").mkdir()
+    np.savez(tmp_path / "chips" / "a.npz", table=np.array([{"a": 1}], dtype=object))
+    with pytest.raises(CorruptArtifact, match=r"a\.npz"):
+        ledger.table("a")
+
+
+def test_the_best_single_is_chosen_on_validation_and_findings_follow_intervals(measured):
+    rows, ledger = Ledger(measured.folder).rows(), Ledger(measured.folder)
+    scenes = boards(measured, rows, ledger)[0]
+    singles = {s.model: s for s in scenes.standings if s.model.startswith("single:")}
+    assert scenes.best_single == max(singles, key=lambda m: singles[m].validation)
+    values = [s.score.value for s in scenes.standings]
+    assert values == sorted(values, reverse=True)
+    for s in scenes.standings:
+        assert s.score.low <= s.score.value <= s.score.high
+        np.testing.assert_allclose(np.mean(s.values), s.score.value)
+    for line, model in zip(findings(scenes), ("untrained-ensemble", scenes.best_single, "constant"), strict=True):
+        d = next(s for s in scenes.standings if s.model == model).behind_ensemble
+        expected = "ahead" if d.low > 0 else "behind" if d.high < 0 else "cannot be told"
+        assert expected in line
+
+
+def test_the_page_and_a_dry_run(measured, capsys):
+    file = measured.folder.parent / "suite.yaml"
+    outcome = commands_bench.bench_report(file, ["seeds=[0,1,2]"])
+    page = (measured.folder / "report.html").read_text()
+    assert "scenes" in page and "Published figures" in page and "not measured here" in page and "seed 2" in page
+    assert any("not measured yet" in line for line in outcome.lines)
+    dry = commands_bench.bench(file, ["seeds=[0,1,2]"], dry_run=True)
+    assert all("seed 2" in line or "single:sar" in line for line in dry.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("models=[wizard]", "unknown model 'wizard'.*ensemble"),
+        ("seeds=[0,0]", "seeds: expected one or more, each once"),
+        ("cases.0.labels=2", "share of the training labels"),
+        ("cases.0.head={decoder: linear}", "trains no head"),
+        ("cases.0.nmae=1", "nmae: unknown key"),
+    ],
+)
+def test_a_wrong_file_is_refused(measured, change, says):
+    with pytest.raises(ConfigError, match=says):
+        read_suite(measured.folder.parent / "suite.yaml", [change])
+
+
+def test_specialists_that_are_not_there(measured):
+    with pytest.raises(ConfigError, match="leave_out names nobody"):
+        plan(replace(measured, cases=(replace(measured.cases[0], leave_out=("nobody",)),)))
+    with pytest.raises(ConfigError, match=r"model single:nobody.*rgb"):
+        plan(replace(measured, models=("single:nobody",)))
+    with pytest.raises(ZooError):
+        plan(replace(measured, zoo=measured.folder))
+
+
+@pytest.mark.slow
+def test_kill_minus_nine_at_any_moment_loses_at_most_the_running_row(measured, zoo, tmp_path):
+    file = tmp_path / "suite.yaml"
+    file.write_text(FILE.format(zoo=zoo, out=tmp_path / "out"))
+    suite, command = read_suite(file), [sys.executable, "-m", "eosfm", "bench", str(file)]
+    for wanted in (1, 5, 9):
+        job = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ)
+        while len(keys(suite)) < wanted and job.poll() is None:
+            time.sleep(0.02)
+        job.send_signal(signal.SIGKILL)
+        job.wait()
+        assert wanted <= len(keys(suite)) == len(set(keys(suite)))
+    subprocess.run(command, check=True, capture_output=True)
+    ours = {r["key"]: r["metrics"] for r in Ledger(suite.folder).rows()}
+    assert len(ours) == len(keys(suite)) == len(keys(measured))
+    theirs = {
+        (r["case"], r["model"], r["seed"]): json.dumps(r["metrics"][0]["value"]) for r in Ledger(measured.folder).rows()
+    }
+    for r in Ledger(suite.folder).rows():
+        assert json.dumps(r["metrics"][0]["value"]) == theirs[r["case"], r["model"], r["seed"]]

@@ -13,6 +13,7 @@ hits all alike.
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import resource
@@ -202,13 +203,18 @@ def main() -> None:
                              f"error {r['error']}, cosine {r['cosine']}, "
                              f"+{r['memory_mb']} MB, first {r['first_s']} s\n")  # fmt: skip
         sys.stdout.flush()
-        with (
-            atomic_file(Path(__file__).parent / "results" / "inference" / "times.csv") as tmp,
-            tmp.open("w", newline="") as f,
-        ):
-            table = csv.DictWriter(f, list(rows[0]))
-            table.writeheader()
-            table.writerows(rows)
+        store(rows)
+
+
+def store(rows: list[dict[str, object]]) -> None:
+    """Write ``rows``; those of other cases stay."""
+    path = Path(__file__).parent / "results" / "inference" / "times.csv"
+    with path.open(newline="") if path.exists() else io.StringIO() as f:
+        before = [r for r in csv.DictReader(f) if r["case"] not in {row["case"] for row in rows}]
+    with atomic_file(path) as tmp, tmp.open("w", newline="") as f:
+        table = csv.DictWriter(f, list(rows[0]))
+        table.writeheader()
+        table.writerows([*before, *rows])
 
 
 if __name__ == "__main__":

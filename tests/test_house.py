@@ -27,6 +27,7 @@ LAYERS = [
     [
         "outcomes",
         "commands",
+        "commands_bench",
         "commands_explain",
         "commands_export",
         "commands_scene",
@@ -61,6 +62,7 @@ DOORS = {
     "jinja2": {"report/*"},
     "typer": {
         "commands.py",
+        "commands_bench.py",
         "commands_explain.py",
         "commands_export.py",
         "commands_scene.py",

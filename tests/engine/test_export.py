@@ -173,7 +173,7 @@ def test_the_engine_must_be_that_of_the_folder(place, tmp_path):
         commands_scene.predict(place / "onnx", scene, target, engine="torch")
     with pytest.raises(ConfigError, match="known: torch, onnx, openvino"):
         commands_scene.predict(place / "model", scene, target, engine="tensorrt")
-    with pytest.raises(ConfigError, match="leave --zoo out"):
+    with pytest.raises(ConfigError, match="leave --zoo and --precision out"):
         commands_scene.predict(place / "onnx", scene, target, zoo=place / "zoo")
     with pytest.raises(ConfigError, match="a task's maps, which `eosfm predict` writes"):
         commands_scene.embed(place / "onnx", scene, target)

@@ -177,6 +177,11 @@ def adapt_ensemble(
     """
     if ensemble.bands != splits.train.bands:
         raise ConfigError(f"the ensemble reads {ensemble.bands}, the data are {splits.train.bands}")
+    if splits.train.dates != 1:
+        raise ConfigError(
+            f"{splits.train.name}: chips of {splits.train.dates} dates; an ensemble is adapted to one date. For a time "
+            "series set data: {dates: 1}; change between two dates can be learnt by a specialist (eosfm train)"
+        )
     if cache and (drawn := [n for n in config.augmented if n != "augment"]):
         raise ConfigError(
             f"crops and colours of cached features do not exist: set cache: false, or leave out {', '.join(drawn)}"

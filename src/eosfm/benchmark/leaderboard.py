@@ -10,7 +10,8 @@ import numpy as np
 from eosfm.benchmark.intervals import Interval, interval, paired_difference
 from eosfm.benchmark.ledger import Ledger, Row
 from eosfm.benchmark.scores import METRICS
-from eosfm.benchmark.suite import CONSTANT, ENSEMBLE, SCRATCH, SINGLE, UNTRAINED, Suite
+from eosfm.benchmark.suite import CONSTANT, ENSEMBLE, RANDOM, SCRATCH, SINGLE, UNTRAINED, Suite
+from eosfm.benchmark.suite import STATISTICS as STATISTICS_OF_IMAGES
 from eosfm.training.scoring import STATISTICS, Statistic
 
 
@@ -100,7 +101,7 @@ def findings(board: Board) -> list[str]:
     """What the intervals of a board allow to say, and nothing more."""
     out = []
     named = {s.model: s for s in board.standings}
-    for model in (UNTRAINED, board.best_single, SCRATCH, CONSTANT):
+    for model in (UNTRAINED, board.best_single, SCRATCH, RANDOM, STATISTICS_OF_IMAGES, CONSTANT):
         s = named.get(model or "")
         if s is None or s.behind_ensemble is None:
             continue

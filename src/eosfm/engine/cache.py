@@ -4,8 +4,10 @@
     pyramids, labels = features.batch([3, 0, 4])        # what Ensemble.fuse takes
 
 On disk each view of each specialist has a folder of its own, named by the hash of everything its features depend on: the
-chips, how the view reads them, the specialist's weights, the orientation and the precision. So nothing stale can be read, a
-specialist that is added later costs its own features only, and after pruning the others are not even opened.
+chips, how the view reads them, the specialist's weights, the orientation and the precision. So nothing stale is read, a
+specialist that is added later costs its own features only, and after pruning the others are not even opened. One limit:
+chips that are streamed from disk hash a spread of their pixels and all of their names (`StreamedChips.sha256`), so a picture
+that was changed under its old name can go unseen; delete the folder then.
 
     <folder>/<hash of a view>/00000.safetensors ...       level0..level3, (chips of the shard, c, h, w)
     <folder>/<hash of the chips>/labels.safetensors
@@ -250,7 +252,9 @@ def _weights(encoder: nn.Module) -> str:
 
 
 def _joined(shards: list[Pyramid]) -> Part:
-    return _InMemory([torch.cat([s[level] for s in shards]) for level in range(len(PYRAMID_CHANNELS))])
+    part = _InMemory([torch.cat([s[level] for s in shards]) for level in range(len(PYRAMID_CHANNELS))])
+    shards.clear()  # else all features would be there twice in the end
+    return part
 
 
 def _shard(folder: Path, number: int) -> Path:

@@ -41,8 +41,9 @@ VARIANTS = (
     "published loop fp32",
     "published loop bf16",
     "fused fp32",
+    "fused fp32 native",
     "fused bf16",
-    "fused bf16 compiled",
+    "fused bf16 native",
 )
 ROUNDS = 4
 MOST = 2.0
@@ -114,7 +115,9 @@ def variant(name: str, ensemble: Ensemble, kept: list[str]) -> Callable[[Tensor]
         return run
     small = ensemble.pruned(kept) if len(kept) < len(ensemble.cards) else ensemble
     if name.startswith("fused"):
-        return fused(small, precision="bf16" if "bf16" in name else "fp32", compile="compiled" in name)
+        return fused(
+            small, precision="bf16" if "bf16" in name else "fp32", kernels="native" if "native" in name else "library"
+        )
     return small
 
 

@@ -61,6 +61,7 @@ COMMANDS: dict[str, Callable[..., Outcome]] = {
     "predict": commands_scene.predict,
     "embed": commands_scene.embed,
     "export": commands_export.export,
+    "kernels": commands_export.kernels,
 }
 
 

@@ -1,4 +1,4 @@
-"""The command that writes a model for another runtime: export. Importing this imports nothing heavy."""
+"""Commands that fit models to a machine: export, kernels. Importing this imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -113,3 +113,18 @@ def _outcome(report: ExportReport) -> Outcome:
     lines.append(f"height and width must be multiples of {card.multiple_of}; the batch is free")
     lines.append(f"wrote {report.folder}: {card.format}, {card.precision}, {size:.1f} MB")
     return Outcome(report, table=tuple(rows), lines=tuple(lines))
+
+
+def kernels() -> Outcome:
+    """Compile the CPU kernels for this machine, once: maps and features then come 1.5 to 2 times faster. Needs a C++ compiler."""
+    from eosfm.engine import native
+    from eosfm.progress import bar
+
+    if native.built():
+        target, did = native.library(), "already built"
+    else:
+        with bar("kernels") as progress:
+            progress(0.0, "compiling, about 15 s")
+            target, did = native.build(), "built"
+    native.load()
+    return Outcome({"library": str(target)}, (f"{did}: {target}", "predict, embed and adapt use them from now on"))

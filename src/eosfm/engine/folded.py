@@ -7,8 +7,7 @@
     convolutions without overlap       -> patches times a matrix
 
 One image at a time, maps as ``(h * w, c)``: at these sizes what stays in the cache is worth more than a larger batch. All
-specialists have the same shape, so `encode` is compiled once for all of them, weights being arguments. There are two of
-them, not a hundred, because a compiled function looks at every argument at every call.
+specialists have the same shape, so `encode` serves all of them, weights being arguments. `views.cpp` is the same in C++.
 """
 
 from __future__ import annotations
@@ -43,6 +42,8 @@ class Body:
     """in the plan's precision"""
     high: Tensor
     """float32: what is multiplied by GRN's scale before it is rounded"""
+    taps: Tensor
+    """float32: each depthwise layer as ``(49, c)`` and its bias, as `views.cpp` reads it; a few percent of the whole"""
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ def fold_body(encoder: FrozenEncoder, dtype: torch.dtype) -> Body:
     """
     low: list[Tensor] = []
     high: list[Tensor] = []
+    taps: list[Tensor] = []
     try:
         for number, depth in enumerate(DEPTHS):
             stage = encoder.body.get_submodule(f"stages_{number}")
@@ -77,12 +79,13 @@ def fold_body(encoder: FrozenEncoder, dtype: torch.dtype) -> Body:
                 raise AttributeError(f"{len(blocks)} blocks in stage {number}, expected {depth}")
             for block in blocks:
                 rounded, scale, second = _block(block)
+                taps += [rounded[0].flatten(1).T, rounded[1]]
                 low += rounded
                 high.append(scale)
                 (low if number == _LAST else high).append(second)
     except AttributeError as e:
         raise CorruptArtifact(f"this encoder is not timm's ConvNeXtV2-Atto, so it cannot be folded: {e}") from None
-    return Body(_flat(low, dtype), _flat(high, torch.float32))
+    return Body(_flat(low, dtype), _flat(high, torch.float32), _flat(taps, torch.float32))
 
 
 def fold_stem(encoder: FrozenEncoder, plan: AdaptationPlan | None, channels: int, dtype: torch.dtype) -> Stem | None:
@@ -175,8 +178,8 @@ def _depthwise(x: Tensor, weight: Tensor, bias: Tensor, h: int, w: int) -> Tenso
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor, *, gelu: bool = False, add: Tensor | None = None) -> Tensor:
-    """A linear layer and what follows it, by oneDNN in one pass where PyTorch has it; the compiler fuses by itself."""
-    if not torch.compiler.is_compiling() and x.device.type == "cpu" and _onednn(x.dtype):
+    """A linear layer and what follows it, by oneDNN in one pass where PyTorch has it."""
+    if x.device.type == "cpu" and onednn(x.dtype):
         both = torch.ops.mkldnn._linear_pointwise
         if add is not None:
             return both.binary(x, add, weight, bias, "add")  # type: ignore[no-any-return]
@@ -186,7 +189,7 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor, *, gelu: bool = False, add:
 
 
 @cache
-def _onednn(dtype: torch.dtype) -> bool:
+def onednn(dtype: torch.dtype) -> bool:
     """Whether oneDNN computes in ``dtype`` here; the operator is PyTorch's own, for its compiler, so it may not be there."""
     available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     if not available or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):

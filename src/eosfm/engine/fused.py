@@ -1,7 +1,9 @@
 """An `Ensemble` run fast: folded weights, one image of one view per thread, fusion by accumulation.
 
-    fast = fused(ensemble, precision="bf16", compile=True)
+    fast = fused(ensemble, precision="bf16")
     pyramid = fast(x)              # what ensemble(x) gives, up to rounding: see `Fused`
+
+With the compiled kernels (`eosfm.engine.native`), where they are built, a part of the views of an image is one call.
 
 Specialists that are ablated or pruned cost nothing. The concatenation of all views is never made, so memory does not grow
 with their number. Gradients still flow to the fusion.
@@ -9,10 +11,9 @@ with their number. Gradients still flow to the fusion.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from threading import Lock
-from typing import Any, Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +22,8 @@ from torch import Tensor, nn
 from eosfm.adaptation import adapt
 from eosfm.bands import BandSet
 from eosfm.contracts import PYRAMID_CHANNELS, ConfigError, Pyramid
-from eosfm.engine.folded import EPS, Body, Maps, Patches, Stem, as_map, encode, fold_body, fold_stem, stem_map
+from eosfm.engine import native
+from eosfm.engine.folded import EPS, Body, Maps, Patches, Stem, as_map, encode, fold_body, fold_stem, onednn, stem_map
 from eosfm.engine.streams import each
 from eosfm.ensemble import Ensemble
 from eosfm.fusion.fuse import Fusion
@@ -29,7 +31,7 @@ from eosfm.specialists.encoder import FrozenEncoder
 
 Precision = Literal["fp32", "bf16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-Encode = Callable[[Tensor, Tensor, Tensor, int, int], Maps]
+Kernels = Literal["auto", "library", "native"]
 
 
 class _Folded:
@@ -51,10 +53,10 @@ class Fused(nn.Module):
     are, in float32: `plain` names them.
     """
 
-    def __init__(self, ensemble: Ensemble, precision: Precision, run: Encode) -> None:
+    def __init__(self, ensemble: Ensemble, precision: Precision, views: native.Views | None) -> None:
         super().__init__()
         dtype = DTYPES[precision]
-        self.ensemble, self.precision, self.dtype, self._run = ensemble, precision, dtype, run
+        self.ensemble, self.precision, self.dtype, self._native = ensemble, precision, dtype, views
         self._folded = [_Folded(e, dtype) if isinstance(e, FrozenEncoder) else None for e in ensemble.encoders]
         self._stems: list[Stem | None] = [
             fold_stem(encoder, plan, len(ensemble.bands), dtype)
@@ -63,6 +65,11 @@ class Fused(nn.Module):
             for e, plan in zip(ensemble._encoder_of, ensemble.views, strict=True)
         ]
         self._known: tuple[object, Mixes] | None = None
+
+    @property
+    def kernels(self) -> str:
+        """Whose code does the work: "native" (`views.cpp`) or "library" (PyTorch's operators, one by one)."""
+        return "library" if self._native is None else "native"
 
     @property
     def plain(self) -> list[str]:
@@ -116,7 +123,11 @@ class Fused(nn.Module):
         def part(job: tuple[int, int]) -> list[tuple[tuple[int, int], Maps]]:
             number, first = job
             image, cut = images[number], Patches(images[number])
-            return [((v, number), [m.float() for m in self._view(image, cut, v, finite)]) for v in active[first::parts]]
+            mine = active[first::parts]
+            fast = self._at_once(mine, finite)
+            maps = self._call(cut, fast, [], image.shape[-2:]) if fast else []
+            done = {v: maps[4 * i : 4 * i + 4] for i, v in enumerate(fast)}
+            return [((v, number), [m.float() for m in done.get(v) or self._view(image, cut, v, finite)]) for v in mine]
 
         made = dict(pair for done in each(part, [(n, i) for n in range(len(x)) for i in range(parts)]) for pair in done)
         sizes, widths = _sizes(x), self.ensemble.fusion.widths
@@ -135,7 +146,10 @@ class Fused(nn.Module):
         """What ``views`` add to the fused pyramid of one image, without the offsets."""
         total: Maps = []
         cut = Patches(image)
-        for v in views:
+        fast = self._at_once(views, finite)
+        if fast:
+            total = self._call(cut, fast, [w for v in fast for w in mixes.weights[v]], image.shape[-2:])
+        for v in (v for v in views if v not in fast):
             maps = self._view(image, cut, v, finite)
             if self.ensemble.fusion.normalise == "layer":
                 maps = [F.layer_norm(m, (m.shape[1],), eps=EPS) for m in maps]
@@ -154,7 +168,26 @@ class Fused(nn.Module):
         if stem is None or not finite:  # what is not finite becomes the mean, which differs from view to view
             cut, stem = Patches(adapt(image, plan)), folded.stem
         h, w = _sizes(image)[0]
-        return self._run(stem_map(cut, stem), folded.body.low, folded.body.high, h, w)
+        return encode(stem_map(cut, stem), folded.body.low, folded.body.high, h, w)
+
+    def _at_once(self, views: Sequence[int], finite: bool) -> list[int]:
+        """Those of ``views`` that the native kernels can take."""
+        if self._native is None or not finite:
+            return []
+        return [
+            v for v in views if self._stems[v] is not None and self._folded[self.ensemble._encoder_of[v]] is not None
+        ]
+
+    def _call(self, cut: Patches, views: list[int], mixes: list[Tensor], size: Sequence[int]) -> Maps:
+        """`views.cpp`: the pyramids of ``views`` one after the other, or with ``mixes`` their fused sum."""
+        assert self._native is not None
+        stems = [s for v in views if (s := self._stems[v]) is not None]
+        bodies = [f.body for v in views if (f := self._folded[self.ensemble._encoder_of[v]]) is not None]
+        return self._native(
+            [cut.of(s.index) for s in stems], [s.weight for s in stems], [s.bias for s in stems],
+            [torch.cat([s.scale, s.shift]).float() for s in stems], [b.low for b in bodies], [b.high for b in bodies],
+            [b.taps for b in bodies], mixes, self.ensemble.fusion.normalise == "layer", size[0] // 4, size[1] // 4,
+        )  # fmt: skip
 
     def _mixes(self) -> Mixes:
         """The fusion as it is now; made again when a weight, a running mean or a gate has changed."""
@@ -209,37 +242,24 @@ def _sizes(x: Tensor) -> list[tuple[int, int]]:
     return [(h // (4 << i), w // (4 << i)) for i in range(len(PYRAMID_CHANNELS))]
 
 
-def fused(ensemble: Ensemble, *, precision: Precision = "fp32", compile: bool = False) -> Fused:
+def fused(ensemble: Ensemble, *, precision: Precision = "fp32", kernels: Kernels = "auto") -> Fused:
     """The fast plan of ``ensemble``.
 
     Args:
         ensemble: stays usable, and shares its fusion with the plan.
         precision: "fp32", or "bf16" where a cosine of 0.9999 is enough.
-        compile: compile the encoder by `torch.compile` (once for all specialists, at the first image of each size;
-            tens of seconds, cached on disk by PyTorch). Needs a C++ compiler on a CPU.
+        kernels: "native" asks for the compiled ones (`eosfm kernels` builds them), "library" for PyTorch's operators; "auto"
+            takes the first where they are built and the encoders are on a CPU, else the second.
 
     Raises:
-        ConfigError: an unknown precision.
+        ConfigError: an unknown precision or kind of kernels; native ones that are not built or cannot run here.
     """
     if precision not in DTYPES:
         raise ConfigError(f"unknown precision {precision!r}; known: {', '.join(DTYPES)}")
-    return Fused(ensemble, precision, _compiled() if compile else encode)
-
-
-def _compiled() -> Encode:
-    # C++ around the kernels, too: Python's lock would stop the other threads. One thread each: see `streams`.
-    options: dict[str, str | int | bool | Callable[..., Any]] = {"cpp_wrapper": True, "cpp.threads": 1}
-    run: Encode = torch.compile(encode, dynamic=False, options=options)
-    first: set[tuple[object, ...]] = set()
-    lock = Lock()
-
-    def guarded(x: Tensor, low: Tensor, high: Tensor, h: int, w: int) -> Maps:
-        key = (h, w, x.dtype, x.device, torch.is_inference_mode_enabled())
-        if key in first:
-            return run(x, low, high, h, w)
-        with lock:  # one thread compiles, the others wait for what it makes
-            out = run(x, low, high, h, w)
-            first.add(key)
-        return out
-
-    return guarded
+    if kernels not in get_args(Kernels):
+        raise ConfigError(f"unknown kernels {kernels!r}; known: {', '.join(get_args(Kernels))}")
+    possible = ensemble.gates.device.type == "cpu" and onednn(DTYPES[precision])
+    if kernels == "native" and not possible:
+        raise ConfigError(f"native kernels need the ensemble on a CPU, and oneDNN in {precision}; take library")
+    wanted = kernels == "native" or (kernels == "auto" and possible and native.built())
+    return Fused(ensemble, precision, native.load() if wanted else None)

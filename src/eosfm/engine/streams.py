@@ -56,6 +56,7 @@ def _pool(process: int, threads: int) -> ThreadPoolExecutor:  # noqa: ARG001  (a
 
     def start() -> None:
         all_here.wait()  # so that no thread of the pool does the start of another
+        torch.get_num_threads()  # a thread's first look takes over the process's number, and would undo the next line
         torch.set_num_threads(1)
 
     for started in [pool.submit(start) for _ in range(threads)]:

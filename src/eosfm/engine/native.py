@@ -1,0 +1,120 @@
+"""The compiled part of the fast plan, `views.cpp`: built on request for this CPU and PyTorch, then found by itself.
+
+    eosfm kernels          # once per machine; needs g++ or clang++
+
+Nothing is downloaded, and nothing is compiled unasked. What was built for another CPU, PyTorch or source is not found: its
+name is the hash of all three. Without it the plan runs PyTorch's own operators, with the same results up to rounding.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from eosfm.contracts import ConfigError, EosfmError
+
+SOURCE = Path(__file__).with_name("views.cpp")
+FLAGS = ("-std=c++20", "-O3", "-march=native", "-shared", "-fPIC", "-fno-math-errno")
+Views = Callable[..., list[Tensor]]
+
+
+class BuildError(EosfmError):
+    """The compiler is not there, or refused."""
+
+
+def folder() -> Path:
+    """Where built kernels lie: ``$EOSFM_KERNELS``, or ``eosfm/kernels`` in the user's cache."""
+    chosen = os.environ.get("EOSFM_KERNELS")
+    if chosen:
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "eosfm" / "kernels"
+
+
+@cache
+def _cpu() -> str:
+    """What ``-march=native`` depends on."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return f"{platform.machine()} {platform.processor()}"
+    kinds = {line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))}
+    return platform.machine() + "".join(sorted(kinds))
+
+
+def library() -> Path:
+    """The file for this CPU, PyTorch and source, whether it is there or not."""
+    facts = (SOURCE.read_bytes(), torch.__version__.encode(), " ".join(FLAGS).encode(), _cpu().encode())
+    return folder() / f"views-{hashlib.sha256(b'|'.join(facts)).hexdigest()[:24]}.so"
+
+
+def built() -> bool:
+    """Whether `load` would find the kernels."""
+    return library().is_file()
+
+
+def build() -> Path:
+    """Compile `views.cpp` for this machine (about 15 s), and try it; what is there already stays.
+
+    Raises:
+        BuildError: no compiler, a compiler that refuses, or kernels that cannot be loaded.
+    """
+    target = library()
+    if target.is_file():
+        return target
+    compiler = os.environ.get("CXX") or next((c for c in ("g++", "clang++", "c++") if shutil.which(c)), None)
+    if compiler is None or not shutil.which(compiler):
+        raise BuildError(
+            f"no C++ compiler: {compiler or 'g++, clang++ and c++'} not found. Install one (Debian: apt install g++), or go "
+            "on without: the plan runs PyTorch's own operators then"
+        )
+    target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    home = Path(torch.__file__).parent
+    libraries, headers = home / "lib", (home / "include", home / "include" / "torch" / "csrc" / "api" / "include")
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix="building-") as scratch:
+        part = Path(scratch) / target.name
+        command = [
+            compiler, *FLAGS, *(f"-I{path}" for path in headers), str(SOURCE), "-o", str(part), f"-L{libraries}", f"-Wl,-rpath,{libraries}", "-lc10",
+            "-ltorch_cpu",
+        ]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            errors = [line for line in done.stderr.splitlines() if "error" in line][:3] or done.stderr.splitlines()[-3:]
+            raise BuildError(f"{compiler} could not compile {SOURCE.name}: {'; '.join(errors)}")
+        part.replace(target)
+    return target
+
+
+def load() -> Views:
+    """The operator of `views.cpp`.
+
+    Raises:
+        ConfigError: not built, or built by somebody else.
+        BuildError: built, but it cannot be loaded.
+    """
+    target = library()
+    if not target.is_file():
+        raise ConfigError("the CPU kernels are not built for this machine and PyTorch; build them: eosfm kernels")
+    return _load(target)
+
+
+@cache
+def _load(target: Path) -> Views:
+    if hasattr(os, "getuid") and target.stat().st_uid not in (os.getuid(), 0):
+        raise ConfigError(f"{target} belongs to another user; remove it, or set EOSFM_KERNELS to a folder of yours")
+    try:
+        torch.ops.load_library(str(target))  # type: ignore[no-untyped-call]
+    except OSError as e:
+        raise BuildError(f"{target} cannot be loaded ({e}); remove it and build again: eosfm kernels") from None
+    operator: Any = torch.ops.eosfm_native.views.default
+    return operator  # type: ignore[no-any-return]

@@ -16,7 +16,7 @@ from eosfm.bands import BandSet
 from eosfm.contracts import ConfigError, CorruptArtifact
 from eosfm.data.chips import Chips, Splits
 from eosfm.engine import cache
-from eosfm.engine.cache import cached_features, size_in_bytes, turned
+from eosfm.engine.cache import cached_features, can_pool, size_in_bytes, turned
 from eosfm.ensemble import Ensemble
 from eosfm.files import OutputError
 from eosfm.tasks.model import HeadConfig, TaskModel, TaskSpec
@@ -84,7 +84,7 @@ def test_on_disk_it_is_what_it_is_in_memory_and_found_again(tmp_path: Path, comp
     b = cached_features(ens, data, precision=precision, folder=tmp_path)
     assert computed == [(3, 2), (3, 2), (2, 2)] * 2 and len(b) == 8
     same(a, b)
-    written = sum(f.stat().st_size for f in tmp_path.rglob("*.safetensors") if "labels" not in f.parent.name)
+    written = sum(f.stat().st_size for f in tmp_path.rglob("*.safetensors"))
     assert 1 <= written / size_in_bytes(ens, data, precision) < 1.03  # headers of tiny shards
     computed.clear()
     same(a, cached_features(ens, data, precision=precision, folder=tmp_path))
@@ -94,9 +94,10 @@ def test_on_disk_it_is_what_it_is_in_memory_and_found_again(tmp_path: Path, comp
 def test_a_killed_run_computes_what_is_missing_and_half_files_do_not_count(tmp_path: Path, computed):
     ens, data = ensemble(), chips()
     whole = cached_features(ens, data, folder=tmp_path)
-    views = [p for p in sorted(tmp_path.iterdir()) if not p.name.endswith("-labels")]
-    (views[0] / "00001.safetensors").unlink()
-    (views[1] / ".00002.safetensors.abcd.part").write_bytes(b"half")
+    views = sorted(tmp_path.iterdir())
+    name = next(p.name for p in views[0].iterdir() if load_file(p)["level0"].shape[0] == 3)
+    (views[0] / name).unlink()
+    (views[1] / f".{name}.abcd.part").write_bytes(b"half")
     computed.clear()
     same(whole, cached_features(ens, data, folder=tmp_path))
     assert computed == [(3, 1)]
@@ -125,15 +126,15 @@ def test_whatever_features_depend_on_makes_another_cache(tmp_path: Path, compute
 def test_a_damaged_shard_is_named(tmp_path: Path):
     ens, data = ensemble(), chips()
     cached_features(ens, data, folder=tmp_path)
-    shard = next(p for p in sorted(tmp_path.rglob("00000.safetensors")) if "labels" not in p.parent.name)
+    shard = next(tmp_path.rglob("*.safetensors"))
     shard.write_bytes(shard.read_bytes()[:100])
-    with pytest.raises(CorruptArtifact, match=r"00000.safetensors is not what was written.*delete this file"):
-        cached_features(ens, data, folder=tmp_path).batch([0])
+    with pytest.raises(CorruptArtifact, match=r"safetensors is not what was written.*delete this file"):
+        cached_features(ens, data, folder=tmp_path).batch(range(8))
     wrong = {"level0": torch.zeros(2)}
     save_file(wrong, shard)
     assert load_file(shard)["level0"].shape == (2,)
     with pytest.raises(CorruptArtifact, match="not what was written"):
-        cached_features(ens, data, folder=tmp_path).batch([0])
+        cached_features(ens, data, folder=tmp_path).batch(range(8))
 
 
 def test_too_large_is_refused_before_anything_is_computed(tmp_path: Path, computed, monkeypatch):
@@ -147,6 +148,47 @@ def test_too_large_is_refused_before_anything_is_computed(tmp_path: Path, comput
     with pytest.raises(OutputError, match=r"the disk of .* GB free: choose another cache_folder"):
         cached_features(ens, data, folder=tmp_path)
     assert not computed and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("size", [32, (33, 50)])
+def test_means_are_enough_for_a_scene_head(tmp_path: Path, size):
+    data = replace(chips(6, size=size), labels=torch.tensor([0, 1] * 3), kind="classification")
+    ens, task = ensemble(), replace(TASK, kind="classification")
+    assert can_pool(ens, "classification") and not can_pool(ens, "segmentation")
+    assert not any(
+        can_pool(Ensemble(_members(ens), BANDS, rules=["subset"], normalise=n), "multilabel")
+        for n in ("layer", "batch")
+    )
+    assert not can_pool(Ensemble(_members(ens), BANDS, rules=["subset"], fusion="mlp"), "classification")
+    model = TaskModel(ens, task).eval()
+    for folder in (None, tmp_path):
+        few = cached_features(ens, data, pooled=True, folder=folder)
+        with torch.inference_mode():
+            torch.testing.assert_close(
+                model.from_features(few.batch(range(6))[0]), model(data.images), rtol=0, atol=1e-4
+            )
+    assert size_in_bytes(ens, data, pooled=True) == 6 * 600 * 4 * len(ens.views) < size_in_bytes(ens, data) / 7
+
+
+def _members(ens: Ensemble):
+    return list(zip(ens.encoders, ens.cards, strict=True))
+
+
+def test_a_scene_task_trains_from_means_to_the_same_model(tmp_path: Path, computed):
+    splits = Splits(
+        *(replace(chips(n, s), labels=torch.arange(n) % 2, kind="classification") for s, n in enumerate((6, 4, 4)))
+    )
+    task, config = (
+        replace(TASK, kind="classification"),
+        FitConfig(epochs=3, batch_size=2, learning_rate=1e-2, augment=True),
+    )
+    with_means, _, _ = adapt_ensemble(ensemble(), splits, task, config, cache_folder=tmp_path)
+    assert all(load_file(f)["level0"].shape[-2:] == (1, 1) for f in tmp_path.rglob("*.safetensors"))
+    without, _, _ = adapt_ensemble(ensemble(), splits, task, replace(config, augment=False), cache=False)
+    again, _, _ = adapt_ensemble(ensemble(), splits, task, replace(config, augment=False))
+    for k, v in without.trainable_tensors().items():
+        torch.testing.assert_close(v, again.trainable_tensors()[k], rtol=0, atol=1e-3)
+    assert any(not torch.equal(v, again.trainable_tensors()[k]) for k, v in with_means.trainable_tensors().items())
 
 
 def test_orientations_are_the_features_of_turned_chips_and_their_labels():
@@ -166,7 +208,7 @@ def test_orientations_are_the_features_of_turned_chips_and_their_labels():
 
 def test_adapting_draws_orientations_and_resumes_to_the_same_model(tmp_path: Path):
     splits = Splits(chips(4), chips(2, seed=1), chips(2, seed=2))
-    config = FitConfig(epochs=3, batch_size=2, learning_rate=1e-2, augment=True)
+    config = FitConfig(epochs=3, batch_size=2, learning_rate=1e-3, augment=True)
     plain, _, _ = adapt_ensemble(ensemble(), splits, TASK, replace(config, augment=False))
     one, _, _ = adapt_ensemble(ensemble(), splits, TASK, config)
     two, _, _ = adapt_ensemble(ensemble(), splits, TASK, config, cache_folder=tmp_path / "features")

@@ -3,14 +3,12 @@
     features = cached_features(ensemble, chips, precision="bf16", folder=Path("features"))
     pyramids, labels = features.batch([3, 0, 4])        # what Ensemble.fuse takes
 
-On disk each view of each specialist has a folder of its own, named by the hash of everything its features depend on: the
-chips, how the view reads them, the specialist's weights, the orientation and the precision. So nothing stale is read, a
-specialist that is added later costs its own features only, and after pruning the others are not even opened. One limit:
-chips that are streamed from disk hash a spread of their pixels and all of their names (`StreamedChips.sha256`), so a picture
-that was changed under its old name can go unseen; delete the folder then.
+On disk each view of each specialist has a folder of its own, named by the hash of how the view reads its input, the
+specialist's weights, the orientation and the precision; a shard is named by the hash of its chips' pixels. So chips are read
+and hashed at every start, and nothing stale can be used; a specialist that is added later costs its own features only; and
+after pruning the others are not even opened.
 
-    <folder>/<hash of a view>/00000.safetensors ...       level0..level3, (chips of the shard, c, h, w)
-    <folder>/<hash of the chips>/labels.safetensors
+    <folder>/<hash of a view>/<hash of the pixels>.safetensors       level0..level3, (chips of the shard, c, h, w)
 
 Shards are written whole or not at all; a killed run computes what is missing.
 """
@@ -38,7 +36,7 @@ from eosfm.files import OutputError, atomic_file, sha256_bytes
 from eosfm.specialists.encoder import pad
 
 Progress = Callable[[float, str], None]
-FORMAT = 1
+FORMAT = 2
 SHARD = 64
 """chips per file: some hundred megabytes at most"""
 ORIENTATIONS = 8
@@ -54,8 +52,6 @@ class Chips(Protocol):
     def __len__(self) -> int: ...
 
     def batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]: ...
-
-    def sha256(self) -> str: ...
 
 
 @dataclass
@@ -109,14 +105,14 @@ class _InMemory:
 class _OnDisk:
     """Shards mapped into memory: a row is read when it is asked for, and the system keeps what fits."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, shards: list[Path]) -> None:
+        self.shards = shards
         self._open: dict[int, list[Tensor]] = {}
 
     def row(self, level: int, index: int) -> Tensor:
         shard = index // SHARD
         if shard not in self._open:
-            self._open[shard] = _read(_shard(self.folder, shard), [f"level{i}" for i in range(len(PYRAMID_CHANNELS))])
+            self._open[shard] = _read(self.shards[shard], [f"level{i}" for i in range(len(PYRAMID_CHANNELS))])
         return self._open[shard][level][index % SHARD]
 
 
@@ -127,6 +123,7 @@ def cached_features(
     precision: Precision = "fp32",
     folder: Path | None = None,
     orientations: int = 1,
+    pooled: bool = False,
     progress: Progress | None = None,
     label: str = "frozen features",
 ) -> Features:
@@ -138,6 +135,7 @@ def cached_features(
         precision: in which features are computed and kept; bf16 is half the size and several times faster.
         folder: keep them here, and read those that are here already; None keeps them in memory.
         orientations: 1, or 2, 4 or 8 of the square's symmetries for augmentation: so many times the size.
+        pooled: keep each map's mean, as a map of one pixel. Enough for a scene head (`can_pool`), and hundreds of times less.
         progress: called with fraction and line.
         label: begins the line, which tells the size.
 
@@ -147,13 +145,13 @@ def cached_features(
         CorruptArtifact: a shard that is not what was written.
     """
     turns = _turns(orientations, *chips.size)
-    need, views = size_in_bytes(ensemble, chips, precision, len(turns)), range(len(ensemble.views))
+    need, views = size_in_bytes(ensemble, chips, precision, len(turns), pooled), range(len(ensemble.views))
+    places: list[list[Path]] = []
     if folder is None:
         _require(need, _memory(), "memory", "set cache_folder: FOLDER to keep them on disk, or cache: false")
     else:
-        data, weights = chips.sha256(), [_weights(e) for e in ensemble.encoders]
-        keys = [[_key(ensemble, v, weights, data, chips, t, precision) for v in views] for t in turns]
-        places = [[folder / k for k in row] for row in keys]
+        weights = [_weights(e) for e in ensemble.encoders]
+        places = [[folder / _key(ensemble, v, weights, t, precision, pooled) for v in views] for t in turns]
         there = sum(f.stat().st_size for row in places for p in row for f in p.glob("*.safetensors"))
         folder.mkdir(parents=True, exist_ok=True)
         _require(
@@ -165,35 +163,39 @@ def cached_features(
     line = f"{label}, {need / 1e9:.2f} GB {'in memory' if folder is None else f'in {folder}'}"
     if progress:
         progress(0.0, line)
-    plan = _runner(ensemble, precision)
+    plan = _runner(ensemble, precision, pooled)
     count = -(-len(chips) // SHARD)
-    kept: list[list[list[Pyramid]]] = [[[] for _ in ensemble.views] for _ in turns]
+    kept: list[list[list[Pyramid]]] = [[[] for _ in views] for _ in turns]
+    files: list[list[list[Path]]] = [[[] for _ in views] for _ in turns]
     labels: list[Tensor] = []
     for shard in range(count):
-        rows = range(shard * SHARD, min(len(chips), (shard + 1) * SHARD))
-        missing = folder is None or any(not _shard(p, shard).exists() for row in places for p in row)
-        file = None if folder is None else _shard(folder / f"{data[:32]}-labels", shard)
-        if file is not None and file.exists() and not missing:
-            labels.append(_read(file, ["labels"])[0])
-        else:
-            x, y = chips.batch(rows)
-            labels.append(y)
-            for t, turn in enumerate(turns):
-                todo = [v for v in views if folder is None or not _shard(places[t][v], shard).exists()]
-                for v, levels in zip(todo, plan(pad(turned(x, turn)), todo), strict=True):
-                    if folder is None:
-                        kept[t][v].append(levels)
-                    else:
-                        _write(_shard(places[t][v], shard), {f"level{i}": m.contiguous() for i, m in enumerate(levels)})
-            if file is not None:
-                _write(file, {"labels": y})
+        x, y = chips.batch(range(shard * SHARD, min(len(chips), (shard + 1) * SHARD)))
+        labels.append(y)
+        name = "" if folder is None else f"{_content(x)}.safetensors"
+        for t, turn in enumerate(turns):
+            for v, place in enumerate(places[t] if places else ()):
+                files[t][v].append(place / name)
+            todo = [v for v in views if folder is None or not files[t][v][-1].exists()]
+            for v, levels in zip(todo, plan(pad(turned(x, turn)), todo) if todo else (), strict=True):
+                if folder is None:
+                    kept[t][v].append(levels)
+                else:
+                    _write(files[t][v][-1], {f"level{i}": m.contiguous() for i, m in enumerate(levels)})
         if progress:
             progress((shard + 1) / count, line)
     if folder is None:
         parts: list[list[Part]] = [[_joined(view) for view in row] for row in kept]
     else:
-        parts = [[_OnDisk(p) for p in row] for row in places]
+        parts = [[_OnDisk(f) for f in row] for row in files]
     return Features(parts, torch.cat(labels), turns)
+
+
+def can_pool(ensemble: Ensemble, kind: str) -> bool:
+    """Whether a task of ``kind`` sees no more of ``ensemble``'s maps than their means.
+
+    A scene head takes means over pixels, and a linear fusion commutes with them unless a norm comes first.
+    """
+    return kind in ("classification", "multilabel") and ensemble.fusion.linear and ensemble.fusion.normalise == "none"
 
 
 def turned(x: Tensor, orientation: int) -> Tensor:
@@ -204,11 +206,18 @@ def turned(x: Tensor, orientation: int) -> Tensor:
     return y.flip(-1) if orientation >= 4 else y
 
 
-def size_in_bytes(ensemble: Ensemble, chips: Chips, precision: Precision = "fp32", orientations: int = 1) -> int:
+def size_in_bytes(
+    ensemble: Ensemble, chips: Chips, precision: Precision = "fp32", orientations: int = 1, pooled: bool = False
+) -> int:
     """What the features of ``chips`` take, before any is computed."""
     h, w = (-(-side // 32) * 32 for side in chips.size)
-    each = sum(c * (h // (4 << i)) * (w // (4 << i)) for view in ensemble.fusion.widths for i, c in enumerate(view))
-    return len(chips) * orientations * each * DTYPES[precision].itemsize
+    scale = [1 if pooled else (h // (4 << i)) * (w // (4 << i)) for i in range(len(PYRAMID_CHANNELS))]
+    each = sum(c * pixels for view in ensemble.fusion.widths for c, pixels in zip(view, scale, strict=True))
+    return len(chips) * orientations * each * _dtype(precision, pooled).itemsize
+
+
+def _dtype(precision: Precision, pooled: bool) -> torch.dtype:
+    return torch.float32 if pooled else DTYPES[precision]  # means are few, and worth their digits
 
 
 def _turns(count: int, h: int, w: int) -> tuple[int, ...]:
@@ -219,27 +228,35 @@ def _turns(count: int, h: int, w: int) -> tuple[int, ...]:
     return order[:count]
 
 
-def _runner(ensemble: Ensemble, precision: Precision) -> Callable[[Tensor, list[int]], list[Pyramid]]:
+def _runner(ensemble: Ensemble, precision: Precision, pooled: bool) -> Callable[[Tensor, list[int]], list[Pyramid]]:
     """The views that are asked for, a few chips at a time."""
     plan: Fused = fused(ensemble, precision=precision)
-    dtype = DTYPES[precision]
+    dtype = _dtype(precision, pooled)
+
+    def keep(pyramid: Pyramid) -> Pyramid:
+        return [(m.mean((-2, -1), keepdim=True) if pooled else m).to(dtype) for m in pyramid]
 
     def run(x: Tensor, views: list[int]) -> list[Pyramid]:
         with torch.no_grad():
-            few = [plan.encode(part, views) for part in torch.split(x, 8)]
-        return [[torch.cat([p[i][level] for p in few]).to(dtype) for level in range(4)] for i in range(len(views))]
+            few = [[keep(p) for p in plan.encode(part, views)] for part in torch.split(x, 8)]
+        return [[torch.cat([p[i][level] for p in few]) for level in range(4)] for i in range(len(views))]
 
     return run
 
 
-def _key(
-    ensemble: Ensemble, view: int, weights: list[str], data: str, chips: Chips, turn: int, precision: Precision
-) -> str:
-    """The hash of everything that the features of one view depend on."""
+def _key(ensemble: Ensemble, view: int, weights: list[str], turn: int, precision: Precision, pooled: bool) -> str:
+    """The hash of everything that the features of one view depend on, but the pixels."""
     plan: AdaptationPlan = ensemble.views[view]
     reads = (weights[ensemble._encoder_of[view]], plan.index, plan.convert, plan.mean, plan.std)
-    facts = (FORMAT, SHARD, data, len(chips), chips.size, str(ensemble.bands), turn, precision)
-    return sha256_bytes(repr((facts, reads)).encode())[:32]
+    return sha256_bytes(repr((FORMAT, str(ensemble.bands), turn, precision, pooled, reads)).encode())[:32]
+
+
+def _content(x: Tensor) -> str:
+    """The hash of pixels."""
+    x = x.detach().cpu().contiguous()
+    return hashlib.sha256(f"{tuple(x.shape)} {x.dtype}".encode() + x.view(torch.uint8).numpy().tobytes()).hexdigest()[
+        :32
+    ]
 
 
 def _weights(encoder: nn.Module) -> str:
@@ -255,10 +272,6 @@ def _joined(shards: list[Pyramid]) -> Part:
     part = _InMemory([torch.cat([s[level] for s in shards]) for level in range(len(PYRAMID_CHANNELS))])
     shards.clear()  # else all features would be there twice in the end
     return part
-
-
-def _shard(folder: Path, number: int) -> Path:
-    return folder / f"{number:05d}.safetensors"
 
 
 def _write(path: Path, tensors: dict[str, Tensor]) -> None:

@@ -83,10 +83,8 @@ def build() -> Path:
     libraries, headers = home / "lib", (home / "include", home / "include" / "torch" / "csrc" / "api" / "include")
     with tempfile.TemporaryDirectory(dir=target.parent, prefix="building-") as scratch:
         part = Path(scratch) / target.name
-        command = [
-            compiler, *FLAGS, *(f"-I{path}" for path in headers), str(SOURCE), "-o", str(part), f"-L{libraries}", f"-Wl,-rpath,{libraries}", "-lc10",
-            "-ltorch_cpu",
-        ]  # fmt: skip
+        command = [compiler, *FLAGS, *(f"-I{path}" for path in headers), str(SOURCE), "-o", str(part)]
+        command += [f"-L{libraries}", f"-Wl,-rpath,{libraries}", "-lc10", "-ltorch_cpu"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             errors = [line for line in done.stderr.splitlines() if "error" in line][:3] or done.stderr.splitlines()[-3:]

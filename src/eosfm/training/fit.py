@@ -17,7 +17,7 @@ from eosfm._version import __version__
 from eosfm.config import to_plain
 from eosfm.contracts import ConfigError, Pyramid
 from eosfm.data.chips import Splits
-from eosfm.engine.cache import ORIENTATIONS, cached_features
+from eosfm.engine.cache import ORIENTATIONS, cached_features, can_pool
 from eosfm.ensemble import Ensemble
 from eosfm.files import require_place
 from eosfm.fusion.selection import SelectionConfig
@@ -198,7 +198,7 @@ def adapt_ensemble(
             h, w = splits.train.size
             keep = partial(
                 cached_features, ensemble, precision="bf16" if config.precision == "bf16" else "fp32",
-                folder=cache_folder, progress=progress,
+                folder=cache_folder, pooled=can_pool(ensemble, task.kind), progress=progress,
             )  # fmt: skip
             turns = 1 if not config.augment else ORIENTATIONS if h == w else ORIENTATIONS // 2
             train = keep(splits.train, orientations=turns, label=f"{label}: frozen features, training chips")

@@ -2,12 +2,13 @@
 
 python benchmarks/inference.py                # writes benchmarks/results/inference/times.csv and prints ratios
 python benchmarks/inference.py R-1-224 5      # one case, five rounds
+python benchmarks/inference.py growth         # 1 to 30 specialists
 
 Cases are WORKLOAD-BATCH-SIZE. R: 14 specialists of three bands on a three-band input, 14 views. S: ten of three bands and
 four of thirteen on Sentinel-2's thirteen, 24 views. R6: R with six of 14 kept; the published loop runs all and multiplies by 0.
-Random weights: times do not depend on them. The published loop is written from its description: one encoder after another,
-batch norm without affine on each map, concatenation, a 1x1 convolution per level. Processes take turns, so that foreign load
-hits all alike.
+G5: R with five specialists. `eosfm kernels` comes first: without them the native variants are left out. Random weights: times
+do not depend on them. The published loop is written from its description: one encoder after another, batch norm without affine
+on each map, concatenation, a 1x1 convolution per level. Processes take turns, so that foreign load hits all alike.
 """
 
 from __future__ import annotations
@@ -26,16 +27,20 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from eosfm.bands import BandSet
+from eosfm.engine import native
 from eosfm.engine.fused import fused
 from eosfm.ensemble import Ensemble, Specialist
 from eosfm.files import atomic_file
+from eosfm.fusion.fuse import Normalise
 from eosfm.specialists.card import DataInfo, SpecialistCard, TaskInfo, TrainingInfo, WeightsInfo, card_bands
 from eosfm.specialists.encoder import FrozenEncoder
 from eosfm.statistics import BandStatistics
 
 RGB, ALL = "sentinel-2-l1c:B04,B03,B02@dn-1e4", "sentinel-2-l1c:all@dn-1e4"
+GROWTH = ("G1-1-224", "G5-1-224", "G14-1-224", "G30-1-224")
 CASES = ("R-1-224", "R-8-224", "S-1-224", "S-8-224", "R-1-512", "S-4-512", "R6-1-224", "R6-8-224")
 VARIANTS = (
     "published loop fp32",
@@ -71,15 +76,15 @@ def specialist(name: str, bands: BandSet) -> Specialist:
     return encoder, card
 
 
-def workload(name: str) -> tuple[Ensemble, list[str]]:
+def workload(name: str, normalise: Normalise = "batch") -> tuple[Ensemble, list[str]]:
     """The ensemble, and the specialists that are kept."""
     rgb, every = BandSet.parse(RGB), BandSet.parse(ALL)
-    names = [f"rgb-{i}" for i in range(10 if name == "S" else 14)]
+    names = [f"rgb-{i}" for i in range(10 if name == "S" else int(name[1:]) if name[0] == "G" else 14)]
     members = [specialist(n, rgb) for n in names]
     if name == "S":
         members += [specialist(f"all-{i}", every) for i in range(4)]
-    ensemble = Ensemble(members, every if name == "S" else rgb, normalise="batch").eval()
-    assert len(ensemble.views) == (24 if name == "S" else 14), len(ensemble.views)
+    ensemble = Ensemble(members, every if name == "S" else rgb, normalise=normalise).eval()
+    assert len(ensemble.views) == (24 if name == "S" else len(names)), len(ensemble.views)
     return ensemble, names[:6] if name == "R6" else [c.name for c in ensemble.cards]
 
 
@@ -129,7 +134,8 @@ def worker(case: str, name: str) -> None:
     g = torch.Generator().manual_seed(1)
     x = 1500 + 900 * torch.randn(int(batch), len(ensemble.bands), int(size), int(size), generator=g)
     with torch.inference_mode():
-        reference = PublishedLoop(ensemble, kept)(x[:1])
+        with FlopCounterMode(display=False) as counter:
+            reference = PublishedLoop(ensemble, kept)(x[:1])
         run = variant(name, ensemble, kept)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         start = time.perf_counter()
@@ -147,6 +153,8 @@ def worker(case: str, name: str) -> None:
                 "cosine": cosine,
                 "memory_mb": (peak - before) / 1024,
                 "rss_mb": peak / 1024,
+                "gflop": counter.get_total_flops() * len(x) / 1e9 * len(kept) / len(ensemble.cards),
+                "peak": matmul_peak(torch.bfloat16 if "bf16" in name else torch.float32),
             }
         )
         for _ in sys.stdin:
@@ -158,6 +166,16 @@ def worker(case: str, name: str) -> None:
             tell({"ms": 1000 * statistics.median(times)})
 
 
+def matmul_peak(dtype: torch.dtype) -> float:
+    """GFLOP/s of the machine at its best: a large matrix product in ``dtype``."""
+    a, times = torch.randn(2048, 2048).to(dtype), []
+    for _ in range(12):
+        start = time.perf_counter()
+        a @ a
+        times.append(time.perf_counter() - start)
+    return 2 * 2048**3 / min(times) / 1e9
+
+
 def tell(value: dict[str, float]) -> None:
     """One line to the driver."""
     sys.stdout.write(json.dumps(value) + "\n")
@@ -167,11 +185,12 @@ def tell(value: dict[str, float]) -> None:
 def measure(case: str, rounds: int) -> list[dict[str, object]]:
     """All variants of one case, in turns."""
     started = []
-    for v in VARIANTS:
+    variants = [v for v in VARIANTS if "native" not in v or native.built()]
+    for v in variants:
         p = subprocess.Popen([sys.executable, __file__, "--worker", case, v], stdin=-1, stdout=-1, text=True)
         assert p.stdin is not None and p.stdout is not None
         started.append((v, p, json.loads(p.stdout.readline())))  # one after the other: warming up is work, too
-    times: dict[str, list[float]] = {v: [] for v in VARIANTS}
+    times: dict[str, list[float]] = {v: [] for v in variants}
     for _ in range(rounds):
         for v, p, _facts in started:
             p.stdin.write("go\n")  # type: ignore[union-attr]
@@ -180,7 +199,7 @@ def measure(case: str, rounds: int) -> list[dict[str, object]]:
     for _, p, _facts in started:
         p.communicate()
     rows = []
-    peer = min(VARIANTS[:2], key=lambda v: statistics.median(times[v]))  # in its fastest mode
+    peer = min(variants[:2], key=lambda v: statistics.median(times[v]))  # in its fastest mode
     for v, _, facts in started:
         ratios = sorted(a / b for a, b in zip(times[peer], times[v], strict=True))
         rows.append({"case": case, "variant": v, "ms": round(statistics.median(times[v]), 1),
@@ -188,7 +207,9 @@ def measure(case: str, rounds: int) -> list[dict[str, object]]:
                      "low": round(ratios[0], 2), "high": round(ratios[-1], 2),
                      "error": f"{facts['error']:.1e}",
                      "cosine": f"{facts['cosine']:.6f}", "memory_mb": round(facts["memory_mb"]), "rss_mb": round(facts["rss_mb"]),
-                     "first_s": round(facts["first"], 1), "load": os.getloadavg()[0]})  # fmt: skip
+                     "first_s": round(facts["first"], 1), "gflop": round(facts["gflop"], 1),
+                     "share_of_peak": round(1000 * facts["gflop"] / statistics.median(times[v]) / facts["peak"], 2),
+                     "load": round(os.getloadavg()[0], 2)})  # fmt: skip
     return rows
 
 
@@ -199,12 +220,15 @@ def main() -> None:
         return
     rounds = int(sys.argv[2]) if len(sys.argv) > 2 else ROUNDS
     rows = []
-    for case in sys.argv[1:2] or CASES:
-        rows += measure(case, rounds)
-        for r in rows[-len(VARIANTS) :]:
+    asked = sys.argv[1:2]
+    for case in GROWTH if asked == ["growth"] else asked or CASES:
+        done = measure(case, rounds)
+        rows += done
+        for r in done:
             sys.stdout.write(f"{r['case']} {r['variant']}: {r['ms']} ms, {r['ratio']}x ({r['low']}-{r['high']}), "
                              f"error {r['error']}, cosine {r['cosine']}, "
-                             f"+{r['memory_mb']} MB, first {r['first_s']} s\n")  # fmt: skip
+                             f"+{r['memory_mb']} MB, {r['rss_mb']} MB in all, first {r['first_s']} s, "
+                             f"{r['share_of_peak']} of peak\n")  # fmt: skip
         sys.stdout.flush()
         store(rows)
 

@@ -88,7 +88,7 @@ def _mapper(
             f"then: eosfm predict {target} ..."
         )
     loaded, card = load_task_model(model, zoo)
-    return SceneTaskModel(loaded, card.weights.sha256, _precision(precision)), card.task.colours
+    return SceneTaskModel(loaded, card.weights.sha256, _precision(precision), release=True), card.task.colours
 
 
 def _precision(name: str | None) -> Precision:
@@ -154,7 +154,9 @@ def embed(
                 f"{model}: its {ensemble.fusion.name} fusion is untrained, so its features would be random mixtures. "
                 "Adapt it to a task first, or compose with --fusion concat (or sum), which has nothing to train."
             )
-    features = SceneFeatures(ensemble, level, chip_size or side, fingerprint(ensemble), _precision(precision))
+    features = SceneFeatures(
+        ensemble, level, chip_size or side, fingerprint(ensemble), _precision(precision), release=True
+    )
     report = predict_scene(
         features, image, output, bands=declared, nodata=nodata, batch_size=batch_size, overwrite=overwrite,
         allow_no_crs=allow_no_crs,

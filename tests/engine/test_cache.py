@@ -180,7 +180,7 @@ def test_a_scene_task_trains_from_means_to_the_same_model(tmp_path: Path, comput
     )
     task, config = (
         replace(TASK, kind="classification"),
-        FitConfig(epochs=3, batch_size=2, learning_rate=1e-2, augment=True),
+        FitConfig(epochs=3, batch_size=2, learning_rate=1e-3, augment=True),
     )
     with_means, _, _ = adapt_ensemble(ensemble(), splits, task, config, cache_folder=tmp_path)
     assert all(load_file(f)["level0"].shape[-2:] == (1, 1) for f in tmp_path.rglob("*.safetensors"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -145,3 +147,15 @@ def test_what_it_refuses():
         fused(ens)(torch.zeros(1, len(ens.bands), 33, 64))
     with pytest.raises(BandError, match="expected"):
         fused(ens)(torch.zeros(1, 2, 64, 64))
+
+
+def test_released_weights_are_the_plans_alone():
+    ens = deepcopy(ensemble())
+    x = image(ens.bands, 2, 64)
+    with torch.inference_mode():
+        before = ens(x)
+        plan = fused(ens, release=True)
+        assert off(before, plan(x)) < 1e-5
+        assert not any(k.startswith("encoders.") for k in ens.state_dict())
+        with pytest.raises(ConfigError, match="load it again"):
+            ens(x)

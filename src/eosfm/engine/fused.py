@@ -44,6 +44,13 @@ class _Folded:
         self.body: Body = fold_body(encoder, dtype)
 
 
+class _Released(nn.Module):
+    """In place of an encoder whose weights only the plan has."""
+
+    def forward(self, x: Tensor) -> Pyramid:  # noqa: ARG002
+        raise ConfigError("this ensemble gave its weights to a fast plan, and runs by that plan only; load it again")
+
+
 class Fused(nn.Module):
     """The fast plan of an ensemble; satisfies the `Encoder` protocol. Made by `fused`.
 
@@ -53,17 +60,25 @@ class Fused(nn.Module):
     are, in float32: `plain` names them.
     """
 
-    def __init__(self, ensemble: Ensemble, precision: Precision, views: native.Views | None) -> None:
+    def __init__(
+        self, ensemble: Ensemble, precision: Precision, views: native.Views | None, release: bool = False
+    ) -> None:
         super().__init__()
         dtype = DTYPES[precision]
         self.ensemble, self.precision, self.dtype, self._native = ensemble, precision, dtype, views
-        self._folded = [_Folded(e, dtype) if isinstance(e, FrozenEncoder) else None for e in ensemble.encoders]
-        self._stems: list[Stem | None] = [
-            fold_stem(encoder, plan, len(ensemble.bands), dtype)
-            if isinstance(encoder := ensemble.encoders[e], FrozenEncoder)
-            else None
-            for e, plan in zip(ensemble._encoder_of, ensemble.views, strict=True)
-        ]
+        self._folded: list[_Folded | None] = []
+        stems: dict[int, Stem | None] = {}
+        for number, encoder in enumerate(ensemble.encoders):
+            if not isinstance(encoder, FrozenEncoder):
+                self._folded.append(None)
+                continue
+            self._folded.append(_Folded(encoder, dtype))
+            for v, plan in enumerate(ensemble.views):
+                if ensemble._encoder_of[v] == number:
+                    stems[v] = fold_stem(encoder, plan, len(ensemble.bands), dtype)
+            if release:
+                ensemble.encoders[number] = _Released()
+        self._stems = [stems.get(v) for v in range(len(ensemble.views))]
         self._known: tuple[object, Mixes] | None = None
 
     @property
@@ -242,7 +257,9 @@ def _sizes(x: Tensor) -> list[tuple[int, int]]:
     return [(h // (4 << i), w // (4 << i)) for i in range(len(PYRAMID_CHANNELS))]
 
 
-def fused(ensemble: Ensemble, *, precision: Precision = "fp32", kernels: Kernels = "auto") -> Fused:
+def fused(
+    ensemble: Ensemble, *, precision: Precision = "fp32", kernels: Kernels = "auto", release: bool = False
+) -> Fused:
     """The fast plan of ``ensemble``.
 
     Args:
@@ -250,6 +267,7 @@ def fused(ensemble: Ensemble, *, precision: Precision = "fp32", kernels: Kernels
         precision: "fp32", or "bf16" where a cosine of 0.9999 is enough.
         kernels: "native" asks for the compiled ones (`eosfm kernels` builds them), "library" for PyTorch's operators; "auto"
             takes the first where they are built and the encoders are on a CPU, else the second.
+        release: drop the encoders' own weights, which else stay beside the plan's: the ensemble then runs by this plan only.
 
     Raises:
         ConfigError: an unknown precision or kind of kernels; native ones that are not built or cannot run here.
@@ -262,4 +280,4 @@ def fused(ensemble: Ensemble, *, precision: Precision = "fp32", kernels: Kernels
     if kernels == "native" and not possible:
         raise ConfigError(f"native kernels need the ensemble on a CPU, and oneDNN in {precision}; take library")
     wanted = kernels == "native" or (kernels == "auto" and possible and native.built())
-    return Fused(ensemble, precision, native.load() if wanted else None)
+    return Fused(ensemble, precision, native.load() if wanted else None, release)

@@ -120,8 +120,10 @@ class TaskModel(nn.Module):
         new.head.load_state_dict(self.head.state_dict(), strict=True)
         return new.train(self.training)
 
-    def fast(self, precision: Precision) -> TaskModel:
-        """The same model with its ensemble run by the fast plan (`eosfm.engine.fused`), for inference; weights are shared.
+    def fast(self, precision: Precision, *, release: bool = False) -> TaskModel:
+        """The same model with its ensemble run by the fast plan (`eosfm.engine.fused`), for inference.
+
+        Fusion and head are shared, and with ``release`` this model gives its encoders away and cannot run any more.
 
         On a CPU only: elsewhere, and where the encoder is no ensemble, this is the model itself, which must then be in
         fp32.
@@ -135,7 +137,7 @@ class TaskModel(nn.Module):
             return self
         new = copy(self)
         new._modules = dict(self._modules)  # a copy shares it, and would change the original
-        new.encoder = fused(self.encoder, precision=precision)
+        new.encoder = fused(self.encoder, precision=precision, release=release)
         return new
 
     def trainable_tensors(self) -> dict[str, Tensor]:

@@ -21,8 +21,11 @@ class SceneTaskModel:
 
     stride = 1
 
-    def __init__(self, model: TaskModel, fingerprint: str, precision: Precision = "fp32") -> None:
-        self.model, self.fingerprint = model.fast(precision), fingerprint + _SUFFIX[precision]
+    def __init__(
+        self, model: TaskModel, fingerprint: str, precision: Precision = "fp32", *, release: bool = False
+    ) -> None:
+        """``release``: see `eosfm.engine.fused.fused`; ``model`` is of no other use then."""
+        self.model, self.fingerprint = model.fast(precision, release=release), fingerprint + _SUFFIX[precision]
         self.bands: BandSet = model.encoder.bands
         self.statistics = model.encoder.statistics
         self.chip_size = model.task.chip_size
@@ -40,10 +43,12 @@ class SceneFeatures:
     kind = "features"
 
     def __init__(
-        self, ensemble: Ensemble, level: int, chip_size: int, fingerprint: str, precision: Precision = "fp32"
-    ) -> None:
+        self, ensemble: Ensemble, level: int, chip_size: int, fingerprint: str, precision: Precision = "fp32", *,
+        release: bool = False,
+    ) -> None:  # fmt: skip
+        """``release``: see `eosfm.engine.fused.fused`; ``ensemble`` is of no other use then."""
         cpu = ensemble.gates.device.type == "cpu"
-        self.encoder = fused(ensemble, precision=precision) if cpu else ensemble
+        self.encoder = fused(ensemble, precision=precision, release=release) if cpu else ensemble
         self.level, self.chip_size, self.fingerprint = level, chip_size, fingerprint + _SUFFIX[precision]
         self.bands, self.statistics = ensemble.bands, ensemble.statistics
         self.stride = 4 * 2**level

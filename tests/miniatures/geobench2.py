@@ -67,7 +67,7 @@ def write(
             for key, v in layers.items()
         }
         columns = {k: v for k, v in columns.items() if k != "hdf5"}
-        data = pack(inside, own, **common, **columns)
+        data = pack(inside, own, **{**common, **columns})
         outer[i % parts][f"sample_{i}"] = ("TORTILLA", data)
         facts[f"sample_{i}"] = {**common, **columns}
     for part, held in enumerate(outer):

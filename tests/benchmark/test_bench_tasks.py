@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from eosfm.benchmark import run
 from eosfm.benchmark.ledger import Ledger
-from eosfm.benchmark.run import run_suite
 from eosfm.benchmark.suite import Case, Suite, read_suite
 from eosfm.benchmark.tasks import GEO_BENCH_2, PANGAEA
 from eosfm.data.catalogue import reader_options
@@ -34,7 +35,9 @@ TASKS = [task.dataset for task in (*PANGAEA.values(), *GEO_BENCH_2.values()) if 
 def measured(tmp_path_factory):
     """One suite of all tasks, run: its rows, and what went wrong."""
     folder = tmp_path_factory.mktemp("tasks")
-    for seed, (name, bands) in enumerate([("colours", "sentinel-2-l2a:B04,B03,B02@reflectance"), ("grey", "sar:VV,VV,VV@8bit")]):
+    for seed, (name, bands) in enumerate(
+        [("colours", "sentinel-2-l2a:B04,B03,B02@reflectance"), ("grey", "sar:VV,VV,VV@8bit")]
+    ):
         card = make_card(name, bands)
         save_specialist(make_encoder(len(card.bands), seed), card, folder / "zoo")
     cases = []
@@ -45,8 +48,12 @@ def measured(tmp_path_factory):
         data = DataConfig(kind="dataset", dataset=name, root=folder / name, limit=1, **options)
         fit, head = FitConfig(epochs=1, batch_size=1), HeadConfig(decoder="linear", channels=8, dropout=0.0)
         cases.append(Case(name=name, data=data, protocol="pangaea", fit=fit, head=head))
-    suite = Suite(name="tasks", zoo=folder / "zoo", cases=tuple(cases), models=("constant", "ensemble"), output=folder / "out")
-    done = run_suite(suite)
+    suite = Suite(
+        name="tasks", zoo=folder / "zoo", cases=tuple(cases), models=("constant", "ensemble"), output=folder / "out"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "load_specialist", cache(run.load_specialist))  # frozen: read once, not 108 times
+        done = run.run_suite(suite)
     return suite, done
 
 
@@ -67,7 +74,10 @@ def test_the_row_says_the_tasks_metric(measured):
     _, done = measured
     named = {r["case"]: {m["name"] for m in r["metrics"]} for r in done.rows}
     for task in (*PANGAEA.values(), *GEO_BENCH_2.values()):
-        if task.kind not in ("detection", "multilabel"):  # several labels are scored by average precision so far, not by F1
+        if task.kind not in (
+            "detection",
+            "multilabel",
+        ):  # several labels are scored by average precision so far, not by F1
             assert any(m.startswith(task.metric) for m in named[task.dataset]), (task.dataset, named[task.dataset])
 
 

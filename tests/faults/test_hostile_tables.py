@@ -31,7 +31,13 @@ def test_an_honest_table_is_read_as_written():
         {"a": None, "b": [], "c": 2, "d": None, "e": None},
         {"a": "x", "b": [3.0], "c": 3, "d": ["p"], "e": 2.0},
     ]
-    for options in ({}, {"compression": "zstd"}, {"use_dictionary": False}, {"row_group_size": 1}, {"data_page_version": "2.0"}):
+    for options in (
+        {},
+        {"compression": "zstd"},
+        {"use_dictionary": False},
+        {"row_group_size": 1},
+        {"data_page_version": "2.0"},
+    ):
         assert read_rows_of(parquet(pa.Table.from_pylist(rows), **options), "here") == rows
 
 

@@ -17,7 +17,17 @@ PANGAEA_COLUMNS = (
     "metric",
     "what to heed",
 )
-GEO_COLUMNS = ("task", "data set", "kind", "classes", "bands and unit, each date", "dates", "chip", "metric", "what to heed")
+GEO_COLUMNS = (
+    "task",
+    "data set",
+    "kind",
+    "classes",
+    "bands and unit, each date",
+    "dates",
+    "chip",
+    "metric",
+    "what to heed",
+)
 GROUP_COLUMNS = ("task", *CAPABILITIES)
 
 
@@ -38,7 +48,9 @@ def tables() -> str:
     ]  # fmt: skip
     groups = [(f"`{n}`", *("x" if g in t.groups else "" for g in CAPABILITIES)) for n, t in GEO_BENCH_2.items()]
     sources = [f"- {where_to_get(f'pangaea/{n}')}" for n in PANGAEA]
-    return "\n\n".join([lines(PANGAEA_COLUMNS, pangaea), "\n".join(sources), lines(GEO_COLUMNS, geo), lines(GROUP_COLUMNS, groups)])
+    return "\n\n".join(
+        [lines(PANGAEA_COLUMNS, pangaea), "\n".join(sources), lines(GEO_COLUMNS, geo), lines(GROUP_COLUMNS, groups)]
+    )
 
 
 if __name__ == "__main__":

@@ -49,7 +49,11 @@ def test_every_data_set_opens_with_its_bands_dates_and_split(name, root):
     splits, dates = opened(name, root), DATES.get(plain(name), 1)
     sheet = (S2_SHEETS if name.endswith("-s2") else SHEETS)[plain(name)]
     assert [len(p) for p in (splits.train, splits.validation, splits.test)] == [2, 1, 1]
-    assert [p.ids for p in (splits.train, splits.validation, splits.test)] == [("sample_0", "sample_1"), ("sample_2",), ("sample_3",)]
+    assert [p.ids for p in (splits.train, splits.validation, splits.test)] == [
+        ("sample_0", "sample_1"),
+        ("sample_2",),
+        ("sample_3",),
+    ]
     assert splits.train.bands == sheet.about.bands and splits.train.classes == sheet.about.classes
     x, y = pickle.loads(pickle.dumps(splits.train)).batch([0, 1])
     assert x.shape == (2, dates * len(sheet.about.bands), SIDE, SIDE) and splits.train.dates == dates
@@ -120,7 +124,11 @@ def test_labels_of_scenes_are_found_by_name(root):
     found = [[train.classes[i] for i in row.nonzero()[:, 0]] for row in train.labels]
     assert found == [["Arable land", "Pastures"], ["Marine waters"]]
     few = opened("geobench2-so2sat", root, per_class=1)
-    assert len(few.train) == 2 and "at most 1 of each class" in few.rule and "per_class" in reader_options("geobench2-forestnet")
+    assert (
+        len(few.train) == 2
+        and "at most 1 of each class" in few.rule
+        and "per_class" in reader_options("geobench2-forestnet")
+    )
     assert len(opened("geobench2-benv2", root, limit=1).train) == 1
 
 
@@ -137,7 +145,13 @@ def test_dates_are_the_benchmarks(root):
     x = steps.chip(1)[0].reshape(8, 10, SIDE, SIDE)
     assert [bool(d.isnan().all()) for d in x] == [True] * 2 + [False] * 6, "filled up in front"
     assert picked_steps(9, 6) == [0, 1, 3, 4, 6, 7] and picked_steps(9, 1) == [0]
-    for name, wrong in (("kuro_siwo", 2), ("biomassters", 2), ("biomassters", 13), ("fotw", 3), ("dynamic_earthnet", 5)):
+    for name, wrong in (
+        ("kuro_siwo", 2),
+        ("biomassters", 2),
+        ("biomassters", 13),
+        ("fotw", 3),
+        ("dynamic_earthnet", 5),
+    ):
         with pytest.raises(DataError, match=f"dates {wrong}; expected one of 1"):
             opened(f"geobench2-{name}", root, dates=wrong)
 
@@ -211,7 +225,9 @@ def test_the_real_samples_open_and_train_for_a_step(name):
         assert found["N"] > 1.3 * max(found["R"], found["G"], found["B"]), "forests are bright in the near infrared"
     small = {p: getattr(splits, p).subset([0]) for p in ("train", "validation", "test")}
     small = type(splits)(**small)
-    wanted = "sar:VV,VV,VV@8bit" if name == "caffe" else "aerial:R,G,B@8bit" if name != "benv2" else "sentinel-1:VV,VH,VH@db"
+    wanted = (
+        "sar:VV,VV,VV@8bit" if name == "caffe" else "aerial:R,G,B@8bit" if name != "benv2" else "sentinel-1:VV,VH,VH@db"
+    )
     ensemble = Ensemble([make_specialist("one", wanted)], splits.train.bands, statistics=small.train.statistics())
     task = TaskSpec(kind=splits.train.kind, classes=splits.train.classes, chip_size=-(-side // 32) * 32,
                     head=HeadConfig(decoder="linear", channels=8, dropout=0.0))  # fmt: skip

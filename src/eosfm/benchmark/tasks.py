@@ -135,7 +135,7 @@ _NOTES = {
     "biomassters": "dates averaged; biomass in t/ha (the package divides by 289.89); a missing month is left out of the mean",
     "burn_scars": "no data ignored (the package: a third value)",
     "cloudsen12": "names and number of items are not in the sources at hand: the first is the picture, the second the mask",
-    "dynamic_earthnet": "six days of PlanetScope, dates averaged; pixels without a layer are class 0, as the benchmark wrote them",
+    "dynamic_earthnet": "six days of PlanetScope, dates averaged; pixels without a layer are class 0, as in its files",
     "flair2": "elevation left out",
     "fotw": "both windows side by side; unknown (3) ignored",
     "kuro_siwo": "linear power, dates averaged (with dates: 1, after the flood); no data ignored (the package: a fourth class)",
@@ -152,7 +152,9 @@ def _geo_bench(name: str) -> Task:
     kind, metric = _KINDS[name]
     groups = tuple(group for group, members in CAPABILITIES.items() if name in members)
     if name in DETECTION:
-        return Task("GEO-Bench-2", name, kind, metric, note=f"no detection head here ({DETECTION[name]})", groups=groups)
+        return Task(
+            "GEO-Bench-2", name, kind, metric, note=f"no detection head here ({DETECTION[name]})", groups=groups
+        )
     about = SHEETS[name].about
     return Task(
         "GEO-Bench-2", f"geobench2-{name}", kind, metric, len(about.classes), str(about.bands), _DATES.get(name, 1),

@@ -55,6 +55,7 @@ RANGE = {
     Unit.DB: (-25.0, 0.0),
     Unit.LINEAR: (0.003, 1.0),
     Unit.EIGHT_BIT: (0.0, 255.0),
+    Unit.DN: (0.0, 2047.0),
     Unit.METRE: (0.0, 900.0),
 }
 """values a sensor can give, by unit"""

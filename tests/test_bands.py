@@ -43,6 +43,7 @@ EVERY_CHANNEL = [(s.name, c) for s in SENSORS.values() for c in s.channels]
         ("spot-5", "XS1", "green", "green"),
         ("planetscope-4b", "B1", "blue", "blue"),
         ("planetscope-8b", "B1", "coastal_blue", "coastal"),
+        ("worldview-3", "B7", "nir1", "nir"),
         ("sentinel-1", "vv", "VV", "vv"),
         ("elevation", "DSM", "elevation", "elevation"),
     ],
@@ -125,7 +126,7 @@ def test_products_of_a_family_share_keys_and_others_do_not():
 @pytest.mark.parametrize(
     ("modality", "allowed"),
     [
-        (Modality.OPTICAL, {Quantity.REFLECTANCE, Quantity.BRIGHTNESS}),
+        (Modality.OPTICAL, {Quantity.REFLECTANCE, Quantity.BRIGHTNESS, Quantity.COUNTS}),
         (Modality.SAR, {Quantity.BACKSCATTER, Quantity.BRIGHTNESS}),
         (Modality.ELEVATION, {Quantity.HEIGHT, Quantity.BRIGHTNESS}),
     ],

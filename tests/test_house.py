@@ -56,6 +56,8 @@ DOORS = {
     "onnxruntime": {"engine/runtime.py"},
     "nncf": {"engine/convert.py"},
     "pandas": {"data/published/*"},
+    "pyarrow": {"data/published/*"},
+    "h5py": {"data/published/*"},
     "codecarbon": {"training/energy.py"},
     "ray": {"cluster.py"},
     "matplotlib": {"report/*"},

@@ -28,7 +28,7 @@ class Modality(StrEnum):
 
 
 _UNITS: dict[Modality, tuple[Quantity, ...]] = {
-    Modality.OPTICAL: (Quantity.REFLECTANCE, Quantity.BRIGHTNESS),
+    Modality.OPTICAL: (Quantity.REFLECTANCE, Quantity.BRIGHTNESS, Quantity.COUNTS),
     Modality.SAR: (Quantity.BACKSCATTER, Quantity.BRIGHTNESS),
     Modality.ELEVATION: (Quantity.HEIGHT, Quantity.BRIGHTNESS),
 }

@@ -2,7 +2,7 @@
 
 Sources: ESA Sentinel-2 MSI spectral responses (S2A centres), USGS Landsat band designations, NASA HLS v2 user guide,
 USDA NAIP, Planet PSB.SD product page, Airbus SPOT user guides, Gaofen-2 (centres of 450-520, 520-590, 630-690 and
-770-890 nm). Common names follow the STAC eo extension.
+770-890 nm), Maxar WorldView-3 (centres of the bands of its data sheet). Common names follow the STAC eo extension.
 """
 
 from __future__ import annotations
@@ -116,6 +116,13 @@ SENSOR_TABLE: dict[str, tuple[str, str, list[Row]]] = {
         "optical",
         [("blue", "blue", 485.0, 4.0, "B1"), ("green", "green", 555.0, 4.0, "B2"), ("red", "red", 660.0, 4.0, "B3"),
          ("nir", "nir", 830.0, 4.0, "B4")],
+    ),
+    "worldview-3": (
+        "worldview-3",
+        "optical",
+        [("coastal", "coastal", 425.0, 1.24, "B1"), ("blue", "blue", 480.0, 1.24, "B2"),
+         ("green", "green", 545.0, 1.24, "B3"), ("yellow", "yellow", 605.0, 1.24, "B4"), ("red", "red", 660.0, 1.24, "B5"),
+         ("rededge", "rededge071", 725.0, 1.24, "B6"), ("nir1", "nir", 832.0, 1.24, "B7"), ("nir2", "nir09", 950.0, 1.24, "B8")],
     ),
     "rgb": ("rgb", "optical", [("R", "red", None, None), ("G", "green", None, None), ("B", "blue", None, None)]),
     "elevation": ("elevation", "elevation", [("elevation", "elevation", None, None, "dem", "dsm", "height", "dtm")]),

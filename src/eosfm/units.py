@@ -2,7 +2,7 @@
 
 sentinel-2 digital number --(1e-4, offset -1000 since baseline 04.00)--> reflectance 0-1
 backscatter: dB <--10 log10--> linear power
-8 bit: display values whose stretch is unknown; they convert to nothing but themselves
+8 bit: display values whose stretch is unknown; they convert to nothing but themselves. The same of counts ("dn")
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ class Quantity(StrEnum):
     REFLECTANCE = "reflectance"
     BACKSCATTER = "backscatter"
     BRIGHTNESS = "brightness"  # 8-bit display values: no declared stretch, so no physical meaning
+    COUNTS = "counts"  # a sensor's own numbers, whose calibration was not published with them
     HEIGHT = "height"
 
 
@@ -39,6 +40,7 @@ class Unit(StrEnum):
     DB = "db"  # 10 log10(power)
     LINEAR = "linear"  # power, sigma0 or gamma0
     EIGHT_BIT = "8bit"  # 0-255
+    DN = "dn"  # counts of the detector, uncalibrated
     METRE = "metre"
 
     @property
@@ -60,6 +62,7 @@ _QUANTITY = {
     Unit.DB: Quantity.BACKSCATTER,
     Unit.LINEAR: Quantity.BACKSCATTER,
     Unit.EIGHT_BIT: Quantity.BRIGHTNESS,
+    Unit.DN: Quantity.COUNTS,
     Unit.METRE: Quantity.HEIGHT,
 }
 
@@ -71,6 +74,7 @@ _PLAUSIBLE = {
     Unit.DB: (-60.0, 30.0),
     Unit.LINEAR: (0.0, 100.0),
     Unit.EIGHT_BIT: (0.0, 255.0),
+    Unit.DN: (0.0, 65535.0),
     Unit.METRE: (-500.0, 9000.0),
 }
 

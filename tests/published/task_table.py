@@ -17,7 +17,18 @@ PANGAEA_COLUMNS = (
     "metric",
     "what to heed",
 )
-GEO_COLUMNS = ("data set", "kind", "classes", "metric", "what to heed", *CAPABILITIES)
+GEO_COLUMNS = (
+    "task",
+    "data set",
+    "kind",
+    "classes",
+    "bands and unit, each date",
+    "dates",
+    "chip",
+    "metric",
+    "what to heed",
+)
+GROUP_COLUMNS = ("task", *CAPABILITIES)
 
 
 def lines(columns: tuple[str, ...], rows: list[tuple[object, ...]]) -> str:
@@ -26,16 +37,20 @@ def lines(columns: tuple[str, ...], rows: list[tuple[object, ...]]) -> str:
 
 
 def tables() -> str:
-    """Both tables, and where PANGAEA's data come from."""
+    """The tables, and where PANGAEA's data come from."""
     pangaea = [
         (f"`{n}`", t.kind, t.classes, f"`{t.bands}`", t.dates, t.chip, t.metric, t.note) for n, t in PANGAEA.items()
     ]
     geo = [
-        (f"`{n}`", t.kind, t.classes or "", t.metric, t.note, *("x" if g in t.groups else "" for g in CAPABILITIES))
+        (f"`{n}`", f"`{t.dataset}`" if t.bands else "", t.kind, t.classes or "", f"`{t.bands}`" if t.bands else "",
+         t.dates if t.bands else "", t.chip or "", t.metric, t.note)
         for n, t in GEO_BENCH_2.items()
-    ]
+    ]  # fmt: skip
+    groups = [(f"`{n}`", *("x" if g in t.groups else "" for g in CAPABILITIES)) for n, t in GEO_BENCH_2.items()]
     sources = [f"- {where_to_get(f'pangaea/{n}')}" for n in PANGAEA]
-    return "\n\n".join([lines(PANGAEA_COLUMNS, pangaea), "\n".join(sources), lines(GEO_COLUMNS, geo)])
+    return "\n\n".join(
+        [lines(PANGAEA_COLUMNS, pangaea), "\n".join(sources), lines(GEO_COLUMNS, geo), lines(GROUP_COLUMNS, groups)]
+    )
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from eosfm.benchmark.tasks import CAPABILITIES, GEO_BENCH_2, PANGAEA, TASKS, whe
 from eosfm.contracts import DataError
 from eosfm.data.catalogue import dataset_names, open_dataset, reader_options
 from eosfm.tasks.objectives import OBJECTIVES
+from miniatures.geobench2 import WRITERS as GEO_WRITERS
 from miniatures.pangaea import WRITERS
 
 
@@ -22,6 +23,18 @@ def test_a_task_says_what_its_reader_says(name, tmp_path):
     assert train.kind == ("segmentation" if task.kind == "change" else task.kind)
     assert task.metric == OBJECTIVES[train.kind].monitor
     assert (train.dates == 2) == (task.kind == "change")
+
+
+@pytest.mark.parametrize("name", GEO_WRITERS)
+def test_a_task_of_geo_bench_2_says_what_its_reader_says(name, tmp_path):
+    task = GEO_BENCH_2[name]
+    GEO_WRITERS[name](tmp_path)
+    train = open_dataset(task.dataset, tmp_path).train
+    assert task.bands == str(train.bands) and task.classes == len(train.classes) and task.dates == train.dates
+    assert train.kind == task.kind
+    with pytest.raises(DataError) as caught:
+        open_dataset(task.dataset, tmp_path / "nowhere")
+    assert str(caught.value).endswith(where_to_get(f"geobench2/{name}").partition(": ")[2])
 
 
 @pytest.mark.parametrize("name", PANGAEA)

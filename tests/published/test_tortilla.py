@@ -1,12 +1,9 @@
 """GEO-Bench-2's .tortilla files: the real ones against their unpacked copies, and hostile ones against the reader."""
 
 import csv
-import io
-import struct
 from pathlib import Path
 
 import numpy as np
-import pandas
 import pytest
 
 from eosfm.contracts import DataError, RasterError
@@ -14,22 +11,9 @@ from eosfm.data.folders import read_raster
 from eosfm.data.published.tortilla import Item, items, read_item, read_item_tif
 from miniatures.real_ones import SHARED
 from miniatures.satellite import write_tif
+from miniatures.tortillas import pack
 
 SAMPLES = SHARED / "geobench2_samples"
-
-
-def pack(parts: dict[str, tuple[str, bytes]], *, rows=None, header=None, **columns) -> bytes:
-    """A .tortilla file of ``name -> (format, bytes)``; ``rows`` and ``header`` replace what it says of itself."""
-    body, table = b"", []
-    for name, (form, data) in parts.items():
-        table.append({"tortilla:id": name, "tortilla:file_format": form, "tortilla:offset": 200 + len(body),
-                      "tortilla:length": len(data), **columns})  # fmt: skip
-        body += data
-    stream = io.BytesIO()
-    pandas.DataFrame(table if rows is None else rows(table)).to_parquet(stream)
-    footer = stream.getvalue()
-    numbers = (200 + len(body), len(footer), 1) if header is None else header(200 + len(body), len(footer))
-    return (b"#y" + struct.pack("<QQQ", *numbers)).ljust(200, b"\0") + body + footer
 
 
 @pytest.fixture

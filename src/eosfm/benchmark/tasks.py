@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from eosfm.contracts import DataError, known
+from eosfm.data.published.geobench2_tables import DETECTION, SHEETS
 from eosfm.data.published.pangaea_layouts import LAYOUTS
 
 Kind = Literal["segmentation", "change", "regression", "classification", "multilabel", "detection"]
@@ -23,9 +24,7 @@ class Task:
 
     benchmark: Literal["PANGAEA", "GEO-Bench-2"]
     dataset: str
-    """what `eosfm.data.catalogue.open_dataset` calls it; in GEO-Bench-2 the name of its Hugging Face data set, seen in the
-    benchmark's code for benv2, biomassters, burn_scar, dynamic_earthnet, flair2, forestnet, pastis and spacenet2, and
-    otherwise taken to be the leaderboard's name"""
+    """what `eosfm.data.catalogue.open_dataset` calls it; of a detection task, which has no reader, the benchmark's name"""
     kind: Kind
     metric: str
     classes: int | None = None
@@ -125,26 +124,45 @@ _KINDS: dict[str, tuple[Kind, str]] = {
     "treesatai": ("multilabel", "f1"),
     "biomassters": ("regression", "rmse"),
 }
-_KNOWN_CLASSES = {"benv2": 19, "caffe": 4, "flair2": 13, "biomassters": 1}
 _BIOMASSTERS_STD = 0.2537951171398163
-_NOTES = {
-    "pastis_r": "parcels as instances: no detection head here",
-    **dict.fromkeys(("substation", "everwatch", "nzcattle"), "no detection head here"),
-    **dict.fromkeys(
-        ("pastis", "kuro_siwo", "dynamic_earthnet"), "dates averaged after the encoder, the benchmark's rule"
-    ),
-    "biomassters": "dates averaged after the encoder, the benchmark's rule",
-}
-
-GEO_BENCH_2: dict[str, Task] = {
-    name: Task(
-        "GEO-Bench-2", "burn_scar" if name == "burn_scars" else "pastis" if name == "pastis_r" else name, kind, metric,
-        _KNOWN_CLASSES.get(name), note=_NOTES.get(name, ""),
-        groups=tuple(group for group, members in CAPABILITIES.items() if name in members),
-        scale=_BIOMASSTERS_STD if name == "biomassters" else None,
-    )
-    for name, (kind, metric) in sorted(_KINDS.items())
+_DATES = {"biomassters": 12, "dynamic_earthnet": 6, "fotw": 2, "kuro_siwo": 3, "pastis": 6}
+_CHIP = {
+    "benv2": 120, "biomassters": 256, "burn_scars": 512, "caffe": 512, "cloudsen12": 512, "dynamic_earthnet": 512, "flair2": 512,
+    "forestnet": 332, "fotw": 256, "kuro_siwo": 224, "pastis": 128, "so2sat": 32, "spacenet7": 512, "treesatai": 304,
 }  # fmt: skip
+_NOTES = {
+    "benv2": "the package calls VH VV, and VV VH; geobench2-benv2-s2 is Sentinel-2 alone",
+    "biomassters": "dates averaged; biomass in t/ha (the package divides by 289.89); a missing month is left out of the mean",
+    "burn_scars": "no data ignored (the package: a third value)",
+    "cloudsen12": "names and number of items are not in the sources at hand: the first is the picture, the second the mask",
+    "dynamic_earthnet": "six days of PlanetScope, dates averaged; pixels without a layer are class 0, as in its files",
+    "flair2": "elevation left out",
+    "fotw": "both windows side by side; unknown (3) ignored",
+    "kuro_siwo": "linear power, dates averaged (with dates: 1, after the flood); no data ignored (the package: a fourth class)",
+    "pastis": "Sentinel-2, dates averaged; void ignored; how many dates the leaderboard took is not in the sources at hand",
+    "so2sat": "Sentinel-1 left out: amplitudes, and their names swapped",
+    "spacenet2": "uncalibrated counts; two classes (the package has a third that no pixel has)",
+    "spacenet7": "two classes (the package has a third that no pixel has)",
+    "treesatai": "the package calls near infrared red, and red near infrared; Sentinel-2 is geobench2-treesatai-s2",
+}
+"""what differs from the package geobenchv2 0.9, by which the leaderboard's scores were made"""
+
+
+def _geo_bench(name: str) -> Task:
+    kind, metric = _KINDS[name]
+    groups = tuple(group for group, members in CAPABILITIES.items() if name in members)
+    if name in DETECTION:
+        return Task(
+            "GEO-Bench-2", name, kind, metric, note=f"no detection head here ({DETECTION[name]})", groups=groups
+        )
+    about = SHEETS[name].about
+    return Task(
+        "GEO-Bench-2", f"geobench2-{name}", kind, metric, len(about.classes), str(about.bands), _DATES.get(name, 1),
+        _CHIP.get(name), _NOTES.get(name, ""), groups, _BIOMASSTERS_STD if name == "biomassters" else None,
+    )  # fmt: skip
+
+
+GEO_BENCH_2: dict[str, Task] = {name: _geo_bench(name) for name in sorted(_KINDS)}
 
 TASKS: dict[str, Task] = {
     **{f"pangaea/{name}": task for name, task in PANGAEA.items()},
@@ -165,7 +183,9 @@ def where_to_get(name: str) -> str:
     if task.benchmark == "PANGAEA":
         layout = LAYOUTS[task.dataset]
         return f"{layout.title}: {layout.where_to_get()}"
-    return (
-        f"GEO-Bench-2, {name.removeprefix('geobench2/')}: its .tortilla files (their size is not stated) from "
-        f"https://hf.co/datasets/aialliance/{task.dataset}, or by the package geobenchv2"
-    )
+    short = name.removeprefix("geobench2/")
+    if short in SHEETS:
+        layout = SHEETS[short].layout
+        return f"{layout.title}: {layout.where_to_get()}"
+    held = "pastis" if short == "pastis_r" else short
+    return f"GEO-Bench-2, {short}: its .tortilla files (their size is not stated) from https://hf.co/datasets/aialliance/{held}"

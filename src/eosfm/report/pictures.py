@@ -37,7 +37,13 @@ _COMPOSITES: dict[Kind, tuple[tuple[str, ...], ...]] = {
 _POLARISATIONS = (("VV", "VH"), ("HH", "HV"))
 _PERCENTILES = (2.0, 50.0, 98.0)
 _GAMMA = 1.3
-_MIN_SPAN = {Quantity.REFLECTANCE: 0.03, Quantity.BACKSCATTER: 3.0, Quantity.BRIGHTNESS: 8.0, Quantity.HEIGHT: 1.0}
+_MIN_SPAN = {
+    Quantity.REFLECTANCE: 0.03,
+    Quantity.BACKSCATTER: 3.0,
+    Quantity.BRIGHTNESS: 8.0,
+    Quantity.COUNTS: 8.0,
+    Quantity.HEIGHT: 1.0,
+}
 """What is at least spread from black to white, so that the noise of an even surface is not stretched into structure."""
 
 

@@ -194,6 +194,13 @@ def raster_size(path: Path) -> tuple[int, int]:
     return file.height, file.width
 
 
+def raster_bands(path: Path) -> int:
+    """How many bands a GeoTIFF has, from its header."""
+    file = RasterFile(path)
+    file.close()
+    return file.count
+
+
 def read_tif(
     path: Path, count: int, window: Window | None = None, *, size: tuple[int, int] | None = None
 ) -> NDArray[Any]:

@@ -7,7 +7,6 @@ count from its own first byte. All of these numbers come from a stranger: none i
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import struct
@@ -21,7 +20,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from eosfm.contracts import DataError
-from eosfm.data.published.satellite_files import read_tif
+from eosfm.data.published.parquet_tables import read_rows_of
+from eosfm.data.published.satellite_files import raster_bands, read_tif
 
 _MAGIC = b"#y"
 _HEADER = 200
@@ -50,8 +50,8 @@ class Item:
         return dict(self.row)
 
 
-def items(path: Path, inside: Item | None = None) -> list[Item]:
-    """The items of a ``.tortilla`` file, or of its sample ``inside``.
+def items(path: Path, inside: Item | None = None, *, parts: int = 1) -> list[Item]:
+    """The items of a ``.tortilla`` file that is one of ``parts``, or of its sample ``inside``.
 
     Raises:
         DataError: no such file, cut short, a table of contents that is damaged or lacks a column, or items that lie
@@ -67,8 +67,8 @@ def items(path: Path, inside: Item | None = None) -> list[Item]:
             f"{where}: begins with {head[:8]!r}; expected a .tortilla file. Is it complete? Fetch it again."
         )
     offset, footer, partitions = _NUMBERS.unpack_from(head, len(_MAGIC))
-    if partitions != 1:
-        raise DataError(f"{where}: one of {partitions} partitions; only whole files are read here")
+    if partitions not in (1, parts):
+        raise DataError(f"{where}: one of {partitions} partitions; expected one of {parts}. Are all its files there?")
     if not _HEADER <= offset <= length or not 0 < footer <= min(MAX_FOOTER, length - offset):
         raise DataError(
             f"{where}: a table of contents at byte {offset} of {footer} bytes, in {length} bytes. {_DISTRUST}"
@@ -103,8 +103,14 @@ def read_item(path: Path, item: Item) -> bytes:
     return data
 
 
-def read_item_tif(path: Path, item: Item, count: int) -> NDArray[Any]:
-    """All ``count`` bands of an item that is a GeoTIFF, as stored ``(count, h, w)``; it passes through a temporary file.
+def read_item_tif(path: Path, item: Item, count: int, more: int = 0) -> NDArray[Any]:
+    """The first ``count`` bands of an item that is a GeoTIFF, as stored ``(count, h, w)``; it passes through a temporary file.
+
+    Args:
+        path: the file.
+        item: one of its `items`.
+        count: bands to read.
+        more: how many further bands it may have, which are left out.
 
     Raises:
         DataError: another format or number of bands; RasterError: no GeoTIFF, or damaged.
@@ -114,7 +120,8 @@ def read_item_tif(path: Path, item: Item, count: int) -> NDArray[Any]:
     with tempfile.TemporaryDirectory(prefix="eosfm-item-") as folder:
         file = Path(folder) / f"{item.name}.tif"
         file.write_bytes(read_item(path, item))
-        return read_tif(file, count)
+        held = raster_bands(file) if more else count
+        return read_tif(file, held if count <= held <= count + more else count)[:count]
 
 
 def _size(path: Path) -> int:
@@ -134,17 +141,9 @@ def _bytes(path: Path, start: int, length: int) -> bytes:
 
 
 def _rows(footer: bytes, where: str) -> list[dict[str, Any]]:
-    try:
-        import pandas  # type: ignore[import-untyped]
-
-        frame = pandas.read_parquet(io.BytesIO(footer))
-    except ImportError as e:
-        raise DataError(f"{where}: its table needs pandas and pyarrow ({e}): pip install 'eosfm[datasets]'") from e
-    except (OSError, ValueError, KeyError, TypeError) as e:
-        raise DataError(f"{where}: its table of contents cannot be read as parquet ({e}). {_DISTRUST}") from e
-    if missing := [c for c in _COLUMNS if c not in frame.columns]:
-        raise DataError(f"{where}: no column {', '.join(missing)}; found {', '.join(map(str, frame.columns))}")
-    rows: list[dict[str, Any]] = frame.to_dict("records")
+    rows = read_rows_of(footer, f"{where}, its table of contents")
+    if rows and (missing := [c for c in _COLUMNS if c not in rows[0]]):
+        raise DataError(f"{where}: no column {', '.join(missing)}; found {', '.join(rows[0])}")
     return rows
 
 

@@ -13,7 +13,7 @@ from eosfm.outcomes import Outcome, scene_outcome
 
 if TYPE_CHECKING:
     from eosfm.engine.fused import Precision
-    from eosfm.inference.predict import SceneModel
+    from eosfm.tasks.scene import SceneExport, SceneTaskModel
 
 ENGINES = ("torch", "onnx", "openvino")
 Bands = Annotated[
@@ -53,12 +53,12 @@ def predict(
         overlap=overlap, batch_size=batch_size, nodata=nodata, overwrite=overwrite, allow_no_crs=allow_no_crs,
         probabilities=probabilities, colours=[(int(c[1:3], 16), int(c[3:5], 16), int(c[5:7], 16)) for c in colours] or None,
     )  # fmt: skip
-    return scene_outcome(report)
+    return scene_outcome(report, mapper.engine)
 
 
 def _mapper(
     model: Path, engine: str | None, zoo: Path | None, precision: str | None
-) -> tuple[SceneModel, tuple[str, ...]]:
+) -> tuple[SceneTaskModel | SceneExport, tuple[str, ...]]:
     """The task model or export in ``model``, and its classes' colours.
 
     Raises:
@@ -139,7 +139,8 @@ def embed(
             predict_scene(
                 exported, image, output, bands=declared, nodata=nodata, batch_size=batch_size, overwrite=overwrite,
                 allow_no_crs=allow_no_crs,
-            )
+            ),
+            exported.engine,
         )  # fmt: skip
     if (model / TASK).exists():
         loaded, card = load_task_model(model, zoo)
@@ -161,6 +162,6 @@ def embed(
         features, image, output, bands=declared, nodata=nodata, batch_size=batch_size, overwrite=overwrite,
         allow_no_crs=allow_no_crs,
     )  # fmt: skip
-    outcome = scene_outcome(report)
+    outcome = scene_outcome(report, features.engine)
     left = tuple(f"left out {s.specialist}: {s.reason}" for s in ensemble.skipped)
     return replace(outcome, lines=(*outcome.lines, *left))

@@ -58,13 +58,13 @@ def queue_outcome(results: Sequence[Trained]) -> Outcome:
     return Outcome(list(results), table=tuple(rows), lines=(*lines, total), failed=bool(failed))
 
 
-def scene_outcome(report: SceneReport) -> Outcome:
-    """What a prediction did, for people."""
+def scene_outcome(report: SceneReport, engine: str) -> Outcome:
+    """What a prediction did, for people; ``engine`` is what computed it."""
     lines = [f"warning: {w}" for w in report.warnings]
     lines += [f"wrote {p}" for p in report.outputs]
     lines.append(
         f"{report.tiles} tiles ({report.skipped_tiles} without data), {report.pixels} pixels, "
-        f"{100 * report.valid_share:.1f} % valid, {report.seconds:.1f} s"
+        f"{100 * report.valid_share:.1f} % valid, {report.seconds:.1f} s ({engine})"
     )
     lines += [f"  {name}: {100 * share:.1f} %" for name, share in report.class_shares.items()]
     if report.tile_disagreement is not None:

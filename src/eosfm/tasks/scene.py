@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from eosfm.bands import BandSet
 from eosfm.contracts import ConfigError, Pyramid
 from eosfm.engine.exported import FEATURES, Exported
-from eosfm.engine.fused import Precision, fused
+from eosfm.engine.fused import Fused, Precision, fused
 from eosfm.ensemble import Ensemble
 from eosfm.tasks.model import TaskModel, probabilities
 
@@ -31,6 +31,7 @@ class SceneTaskModel:
         self.chip_size = model.task.chip_size
         self.kind = _kind(model.task.kind)
         self.names = model.task.classes
+        self.engine = _engine(self.model.encoder)
 
     def chips(self, x: Tensor) -> Tensor:
         """``(b, k, chip, chip)`` of ``x`` ``(b, c, chip, chip)``; scene labels cover their whole chip."""
@@ -53,6 +54,7 @@ class SceneFeatures:
         self.bands, self.statistics = ensemble.bands, ensemble.statistics
         self.stride = 4 * 2**level
         self.names = tuple(f"feature_{i:03d}" for i in range(ensemble.out_channels[level]))
+        self.engine = _engine(self.encoder)
 
     def chips(self, x: Tensor) -> Tensor:
         """``(b, channels, chip/stride, chip/stride)`` fused features."""
@@ -80,6 +82,7 @@ class SceneExport:
         self.exported, self.level = exported, level or 0
         self.bands, self.statistics, self.chip_size = exported.bands, card.statistics, card.chip_size
         self.fingerprint = exported.fingerprint
+        self.engine = f"{card.format}, {card.precision}"
         self.kind = "features" if card.kind == FEATURES else _kind(card.kind)
         if not self.level < len(card.outputs):
             raise ConfigError(f"{exported.folder} has no level {level}; it has {len(card.outputs)}")
@@ -91,6 +94,14 @@ class SceneExport:
         """As `SceneTaskModel.chips` or `SceneFeatures.chips`."""
         out = self.exported(x)[self.level]
         return out if self.kind == "features" else _maps(self.exported.card.kind, out, x)
+
+
+def _engine(encoder: nn.Module) -> str:
+    """What computes, for people."""
+    if not isinstance(encoder, Fused):
+        return "PyTorch"
+    slow = f"; {', '.join(encoder.plain)} unfused" if encoder.plain else ""
+    return f"fast plan, {encoder.kernels} kernels, {encoder.precision}{slow}"
 
 
 def _kind(task: str) -> str:

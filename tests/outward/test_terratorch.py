@@ -101,6 +101,7 @@ model:
   init_args:
     model_factory: EncoderDecoderFactory
     loss: ce
+    ignore_index: -1
     lr: 1.0e-3
     freeze_backbone: {freeze}
     model_args:

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -48,10 +47,11 @@ def work(tmp_path, monkeypatch):
 
 def test_help_is_quick_and_names_every_command():
     best = 9.0
-    for _ in range(3):  # the best of three: other work on the machine must not fail this
-        start = time.perf_counter()
+    for _ in range(3):  # processor time, the best of three: other work on the machine must not fail this
+        start = os.times()
         done = run("--help")
-        best = min(best, time.perf_counter() - start)
+        end = os.times()
+        best = min(best, end.children_user + end.children_system - start.children_user - start.children_system)
     assert done.returncode == 0
     for command in cli.COMMANDS:
         assert command.split()[0] in done.stdout

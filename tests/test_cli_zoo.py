@@ -34,6 +34,7 @@ def test_every_zoo_command_is_one_function_here():
         "zoo push",
         "zoo pull",
         "zoo export-stac",
+        "zoo export-pangaea",
     }
     assert all(f.__module__ == commands_zoo.__name__ for f in mine.values())
 

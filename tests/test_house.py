@@ -19,7 +19,7 @@ LAYERS = [
     ["ensemble", "composition", "engine"],
     ["tasks", "engine.export"],
     ["inference"],
-    ["data"],
+    ["data", "outward"],
     ["training"],
     ["benchmark", "report"],
     ["explain"],
@@ -41,6 +41,8 @@ FORBIDDEN_WITHIN_LAYER = [
     ("fusion", "specialists"),
     ("report", "benchmark"),
     ("report", "training"),
+    ("data", "outward"),
+    ("outward", "data"),
 ]
 DOORS = {
     "timm": {"specialists/encoder.py"},
@@ -58,6 +60,7 @@ DOORS = {
     "pandas": {"data/published/*"},
     "pyarrow": {"data/published/*"},
     "h5py": {"data/published/*"},
+    "terratorch": {"outward/terratorch.py"},
     "codecarbon": {"training/energy.py"},
     "ray": {"cluster.py"},
     "matplotlib": {"report/*"},

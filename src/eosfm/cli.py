@@ -45,6 +45,7 @@ COMMANDS: dict[str, Callable[..., Outcome]] = {
     "zoo push": commands_zoo.zoo_push,
     "zoo pull": commands_zoo.zoo_pull,
     "zoo export-stac": commands_zoo.zoo_export_stac,
+    "zoo export-pangaea": commands_zoo.zoo_export_pangaea,
     "train": commands.train,
     "pretrain": commands.pretrain,
     "compose": commands.compose,

@@ -218,6 +218,25 @@ def zoo_export_stac(
     return Outcome(path, lines=(f"wrote {path}",))
 
 
+def zoo_export_pangaea(
+    zoo: ZooDir,
+    inputs: Annotated[
+        list[str], typer.Option("--input", help="What a modality is: optical=hls-s30@reflectance; once for each.")
+    ],
+    to: Annotated[Path, typer.Option("--to", help="The file to write: configs/encoder/eosfm.yaml of pangaea-bench.")],
+    normalised: Annotated[str, typer.Option(help="mean-std (PANGAEA's default preprocessing) or none.")] = "mean-std",
+    leave_out: Annotated[list[str] | None, typer.Option("--leave-out", help="A specialist that saw the data.")] = None,
+) -> Outcome:
+    """Write the YAML with which pangaea-bench takes a zoo as its encoder (docs/outward.md)."""
+    from eosfm.outward.pangaea import encoder_config, write_encoder_config
+
+    declared = dict(text.partition("=")[::2] for text in inputs)
+    if len(declared) != len(inputs) or not all(k and v for k, v in declared.items()):
+        raise ConfigError(f"--input {' --input '.join(inputs)}: expected MODALITY=SENSOR@UNIT, each modality once")
+    text = encoder_config(Path(zoo), declared, normalised=normalised, leave_out=leave_out or ())
+    return Outcome(path := write_encoder_config(text, Path(to)), lines=(f"wrote {path}",))
+
+
 def _description(
     name: str | None, bands: str | None, mean: str | None, std: str | None, task: str | None, classes: str | None,
     dataset: str | None, chip_size: int | None, licence: str, data_licence: str,

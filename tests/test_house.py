@@ -57,6 +57,8 @@ DOORS = {
     "nncf": {"engine/convert.py"},
     "pandas": {"data/published/*"},
     "codecarbon": {"training/energy.py"},
+    "torchgeo": {"benchmark/named/torchgeo_models.py"},
+    "terratorch": {"benchmark/named/terratorch_models.py"},
     "ray": {"cluster.py"},
     "matplotlib": {"report/*"},
     "jinja2": {"report/*"},

@@ -151,7 +151,7 @@ def cached_features(
     if folder is None:
         _require(need, _memory(), "memory", "set cache_folder: FOLDER to keep them on disk, or cache: false")
     else:
-        data, weights = chips.sha256(), [_weights(e) for e in ensemble.encoders]
+        data, weights = chips.sha256(), [weights_sha256(e) for e in ensemble.encoders]
         keys = [[_key(ensemble, v, weights, data, chips, t, precision) for v in views] for t in turns]
         places = [[folder / k for k in row] for row in keys]
         there = sum(f.stat().st_size for row in places for p in row for f in p.glob("*.safetensors"))
@@ -242,12 +242,12 @@ def _key(
     return sha256_bytes(repr((facts, reads)).encode())[:32]
 
 
-def _weights(encoder: nn.Module) -> str:
+def weights_sha256(encoder: nn.Module) -> str:
     """The hash of the weights as they are, whatever a card says."""
     h = hashlib.sha256()
     for name, t in sorted(encoder.state_dict().items()):
         h.update(f"{name} {tuple(t.shape)} {t.dtype}".encode())
-        h.update(t.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        h.update(t.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return h.hexdigest()
 
 

@@ -61,7 +61,7 @@ def _listed(name: str, readings: list[Reading]) -> Listed:
         how = "raw values" if set(first.std) == {1.0} else how
     else:
         how = "z-score of its own mean and std"
-    how += "; 8 bit from elsewhere: the data's own" if first.own == "other units" else ""
+    how += "; other units: the data's own" if first.own == "other units" else ""
     bands = " or ".join(str(r.bands) for r in readings)
     anything = first.own == "always" and first.bands[0].key in {b.key for b in EVERYTHING} and not first.kind
-    return Listed(name, "any of known wavelength (Sentinel-1 as the network knows it)" if anything else bands, how)
+    return Listed(name, "any that it can be told of, by wavelength" if anything else bands, how)

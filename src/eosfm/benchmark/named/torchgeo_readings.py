@@ -105,6 +105,10 @@ def fixed_readings(family: str, weights: Any) -> list[Reading]:
     label = str(weights)
     sensor, unit = next((s, u) for p, s, u in CONVENTIONS if re.search(p, label))
     names = [str(n) for n in weights.meta.get("bands", ("R", "G", "B"))]
+    try:
+        BandSet.of(sensor, names, "8bit")
+    except BandError as e:
+        raise BandError(f"{label} wants {', '.join(names)}: {str(e).split(';')[0]}") from None
     mean, std = _standardisation(weights.transforms, len(names))
     if "CITYSCAPES" in label:  # its transform is for values from 0 to 1
         mean, std = tuple(255 * m for m in mean), tuple(255 * s for s in std)

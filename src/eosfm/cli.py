@@ -31,6 +31,8 @@ _EXTRA_OF = {
     "onnxruntime": "export",
     "onnxscript": "export",
     "nncf": "export",
+    "torchgeo": "baselines",
+    "terratorch": "terratorch",
 }
 """optional library -> the extra that installs it"""
 
@@ -59,6 +61,7 @@ COMMANDS: dict[str, Callable[..., Outcome]] = {
     "evaluate": commands.evaluate,
     "bench": commands_bench.bench,
     "bench-report": commands_bench.bench_report,
+    "bench-models": commands_bench.bench_models,
     "predict": commands_scene.predict,
     "embed": commands_scene.embed,
     "export": commands_export.export,

@@ -49,6 +49,25 @@ def bench(
     return Outcome(found, (*lines, again), _table(found), failed=bool(done.problems))
 
 
+def bench_models() -> Outcome:
+    """What can stand in a suite's models; of other libraries' baselines the bands, units and normalisation of each."""
+    from eosfm.benchmark.named.listing import listing
+    from eosfm.benchmark.readings import SUFFIXES
+    from eosfm.benchmark.suite import MODELS
+
+    found, missing = listing()
+    table = [("name", "bands and unit it wants", "normalisation")]
+    table += [(n, "", about) for n, about in MODELS.items()]
+    table += [(i.name, i.bands or f"cannot be fed: {i.unreadable}", i.normalisation) for i in found]
+    lines = (
+        *(f"NAME@{s}: {about}" for s, about in SUFFIXES.items()),
+        "NAME#HASH: refused unless the weights have this hash (a row's weights_sha256)",
+        "timm: any of timm.list_pretrained(); a few are listed",
+        *missing,
+    )
+    return Outcome(found, lines, tuple(table))
+
+
 def bench_report(
     suite: File,
     overrides: Overrides = None,
@@ -84,7 +103,7 @@ def _table(boards: list[Board]) -> tuple[tuple[str, ...], ...]:
         for s in b.standings:
             behind = "" if s.behind_ensemble is None else str(s.behind_ensemble)
             rows.append(
-                (b.case, s.model, b.metric, f"{s.score.value:.4f}", f"{s.score.low:.4f} to {s.score.high:.4f}", behind,
+                (b.case, s.label, b.metric, f"{s.score.value:.4f}", f"{s.score.low:.4f} to {s.score.high:.4f}", behind,
                  f"{s.parameters / 1e6:.2f} M", f"{s.seconds:.1f}")
             )  # fmt: skip
     return tuple(rows)

@@ -8,13 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from eosfm.bands import BandSet
-from eosfm.contracts import missing_extra
+from eosfm.contracts import Pyramid, missing_extra
 from eosfm.data.chips import ChipSet
 from eosfm.ensemble import Specialist
 from eosfm.seeding import purpose_seed, seeded
-from eosfm.specialists.backbone import encoder_of
+from eosfm.specialists.backbone import encoder_of, plan_pyramid
+from eosfm.specialists.encoder import other_architecture
 from eosfm.statistics import BandStatistics
 from eosfm.tasks.kinds import IGNORE
+from eosfm.tasks.model import TaskModel, TaskSpec
 
 
 class ConstantPredictor(nn.Module):
@@ -64,6 +66,34 @@ class FromScratch(nn.Module):
         assert isinstance(self.mean, Tensor) and isinstance(self.std, Tensor)
         out: Tensor = self.network(((x - self.mean) / self.std).nan_to_num(0.0, 0.0, 0.0))
         return out
+
+
+def scratch(architecture: str, train: ChipSet, task: TaskSpec, seed: int) -> nn.Module:
+    """A network that learns from the case's labels only: timm's ``architecture`` under the case's head; "" for our own choice.
+
+    Raises:
+        ConfigError: an architecture that timm does not have, or that gives no pyramid.
+    """
+    scenes = task.kind in ("classification", "multilabel")
+    if not architecture:
+        return (scene_network if scenes else unet)(train.bands, len(task.classes), train.statistics(), seed)
+    pyramid = plan_pyramid(architecture, len(train.bands), task.chip_size)
+    with seeded(purpose_seed(seed, "scratch")):
+        body = other_architecture(architecture, len(train.bands), task.chip_size, pyramid.levels)
+        return TaskModel(Scratch(body, list(pyramid.channels), train.statistics()), task)
+
+
+class Scratch(nn.Module):
+    """A timm network that gives a pyramid of standardised input; all of it trains. Satisfies the `Encoder` protocol."""
+
+    def __init__(self, body: nn.Module, channels: list[int], statistics: BandStatistics) -> None:
+        super().__init__()
+        self.input, self.out_channels = FromScratch(body, statistics), channels
+        self._last = getattr(body, "output_fmt", "NCHW") == "NHWC"
+
+    def forward(self, x: Tensor) -> Pyramid:
+        """Maps at strides 4/8/16/32 of ``x`` in declared units."""
+        return [m.permute(0, 3, 1, 2) if self._last else m for m in self.input(x)]
 
 
 def unet(bands: BandSet, outputs: int, statistics: BandStatistics, seed: int) -> FromScratch:

@@ -33,6 +33,16 @@ class Standing:
     kwh: float | None
     rows: tuple[Row, ...]
 
+    @property
+    def label(self) -> str:
+        """The model's name; of one with random weights nobody can overlook that."""
+        return f"{self.model} (random weights)" if "@random" in self.model else self.model
+
+    @property
+    def note(self) -> str:
+        """What the first row says of how it was measured."""
+        return str(self.rows[0].get("note", ""))
+
 
 @dataclass(frozen=True)
 class Board:

@@ -32,6 +32,8 @@ class Measured:
     parameters: int
     trained: int
     note: str = ""
+    weights: str = ""
+    """hash of the frozen weights of a named baseline"""
 
 
 class Ledger:

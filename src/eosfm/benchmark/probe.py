@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from eosfm.benchmark.backbones import Backbone
 from eosfm.benchmark.intervals import Interval, interval
 from eosfm.benchmark.protocol import FrozenProbe
 from eosfm.benchmark.scores import METRICS, confidence_table, confusion_table, multilabel_table, value
@@ -96,7 +97,8 @@ def pooled_features(
 ) -> Features:  # fmt: skip
     """The mean over each level of the pyramid, side by side, as `eosfm.tasks.heads.SceneHead` sees a scene.
 
-    Of an `Ensemble` whose fusion is not trained, the views' own pyramids are pooled: a random fusion would only blur them.
+    Of an `Ensemble` whose fusion is not trained, the views' own pyramids are pooled: a random fusion would only blur them. So
+    are the native maps of a named `Backbone`.
 
     Args:
         encoder: reads ``chips`` in their declared units (for a single specialist: an `Ensemble` of one).
@@ -111,7 +113,7 @@ def pooled_features(
         raise DataError(f"{chips.name} is {chips.kind}; probes need scene labels (classification, multilabel)")
     if not levels or not set(levels) <= set(range(len(PYRAMID_STRIDES))):
         raise DataError(f"levels {tuple(levels)}; expected some of 0 to {len(PYRAMID_STRIDES) - 1}")
-    by_view = isinstance(encoder, Ensemble) and not encoder.fusion_trained
+    by_view = isinstance(encoder, Ensemble | Backbone) and not encoder.fusion_trained
     if isinstance(encoder, torch.nn.Module):
         encoder.eval()
     rows, labels = [], []
@@ -120,8 +122,16 @@ def pooled_features(
         pyramids: list[Pyramid] = encoder.encode(pad(x)) if by_view else [encoder(pad(x))]  # type: ignore[attr-defined]
         rows.append(torch.cat([p[level].mean((-2, -1)) for p in pyramids for level in levels], 1).float().cpu().numpy())
         labels.append(y.numpy())
-    what = f"{len(encoder.views)} views, before the fusion" if by_view else "the pyramid"  # type: ignore[attr-defined]
+    what = "the pyramid"
+    if by_view:
+        what = (
+            f"{len(encoder.views)} views, before the fusion"
+            if isinstance(encoder, Ensemble)
+            else "the network's own maps"
+        )
     note = f"mean over each of levels {', '.join(map(str, levels))} of {what}"
+    if isinstance(encoder, Backbone):
+        note = f"{encoder.note}; {note}"
     return Features(np.concatenate(rows), np.concatenate(labels), len(chips.classes), note)
 
 

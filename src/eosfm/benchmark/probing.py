@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from eosfm.benchmark.backbones import Backbone
 from eosfm.benchmark.baselines import ConstantPredictor
 from eosfm.benchmark.intervals import Interval, interval
 from eosfm.benchmark.ledger import Measured
@@ -29,7 +30,7 @@ STANDARDISED = FrozenProbe(standardise=True)
 FILTERS = 160
 
 
-def probe(model: str, build: Callable[[], Ensemble], splits: Splits, seed: int) -> Measured:
+def probe(model: str, build: Callable[[], Ensemble | Backbone], splits: Splits, seed: int) -> Measured:
     """Linear probe (the main score) and k-NN of ``model`` on the test scenes; with every score.
 
     Raises:
@@ -42,7 +43,7 @@ def probe(model: str, build: Callable[[], Ensemble], splits: Splits, seed: int) 
     parts = (splits.train, splits.validation, splits.test)
     if model == CONSTANT:
         return _constant(splits)
-    statistics, count = splits.train.statistics(), 0
+    statistics, count, weights = splits.train.statistics(), 0, ""
     if model == STATISTICS:
         train, check, test = (_statistics(p, statistics) for p in parts)
     elif model == RANDOM:
@@ -52,14 +53,15 @@ def probe(model: str, build: Callable[[], Ensemble], splits: Splits, seed: int) 
     else:
         ensemble = build().eval()
         count = sum(p.numel() for p in ensemble.encoders.parameters())
+        weights = ensemble.sha256 if isinstance(ensemble, Backbone) else ""
         train, check, test = (pooled_features(ensemble, p) for p in parts)
     linear, near = linear_probe(train, check, test, STANDARDISED), knn_probe(train, test, STANDARDISED)
     metrics = [_named("linear", m, r) for m, r in linear.scores.items()]
     metrics += [_named("5-nn", m, r) for m, r in near.scores.items()]
     chosen = max(score for _, score in linear.sweep)
-    weights = train.features.shape[1] * train.classes + train.classes
+    trained = train.features.shape[1] * train.classes + train.classes
     note = f"{train.note}; standardised; C = {linear.penalty:.3g}"
-    return Measured(_counts(linear, test), metrics, chosen, count + weights, weights, note)
+    return Measured(_counts(linear, test), metrics, chosen, count + trained, trained, note, weights)
 
 
 def _named(method: str, metric: str, r: Interval) -> dict[str, Any]:

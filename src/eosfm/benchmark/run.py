@@ -21,11 +21,25 @@ from numpy.typing import NDArray
 
 from eosfm._version import __version__
 from eosfm.benchmark import probing
-from eosfm.benchmark.baselines import ConstantPredictor, scene_network, unet, untrained
+from eosfm.benchmark.backbones import Backbone
+from eosfm.benchmark.baselines import ConstantPredictor, scratch, untrained
+from eosfm.benchmark.frozen import adapt_backbone, open_backbone, require_same_weights
 from eosfm.benchmark.ledger import Ledger, Measured, Row
 from eosfm.benchmark.protocol import FrozenProbe, Pangaea, settings
+from eosfm.benchmark.readings import is_named
 from eosfm.benchmark.subsets import class_shares, stratified
-from eosfm.benchmark.suite import CONSTANT, PROBE, SCRATCH, SINGLE, UNTRAINED, Case, Suite, models_of
+from eosfm.benchmark.suite import (
+    CONSTANT,
+    PROBE,
+    SCRATCH,
+    SCRATCH_OF,
+    SINGLE,
+    UNTRAINED,
+    Case,
+    Suite,
+    models_of,
+    without_specialists,
+)
 from eosfm.config import to_plain
 from eosfm.contracts import BandError, ConfigError, EosfmError
 from eosfm.data.chips import Splits
@@ -67,7 +81,7 @@ def plan(suite: Suite) -> list[Job]:
         numbers = [(s.name, repr(s.value)) for s in settings(protocol)]
         for model in models_of(suite, case, list(hashes)):
             used = {n: h for n, h in hashes.items() if not model.startswith(SINGLE) or model == SINGLE + n}
-            seen = () if model in (CONSTANT, SCRATCH, "image-statistics", "random-features") else tuple(used.items())
+            seen = () if without_specialists(model) else tuple(used.items())
             for seed in suite.seeds:
                 facts = (to_plain(case), numbers, model, seed, seen)
                 jobs.append(Job(case, model, seed, sha256_bytes(repr(facts).encode())[:24]))
@@ -114,6 +128,7 @@ def run_suite(suite: Suite, progress: Progress | None = None) -> Suited:
                     continue
             try:
                 row, table = _measure(job, suite, opened[1], meter, _within(progress, number, len(todo), job))
+                require_same_weights(row, list(there.values()))
             except BandError as e:
                 left_out[one] = f"{name}, {job.model}: {e}"
             except EosfmError as e:
@@ -128,12 +143,15 @@ def _measure(
     job: Job, suite: Suite, splits: Splits, meter: EnergyMeter | None, progress: Progress | None
 ) -> tuple[Row, NDArray[Any]]:
     case, started = job.case, time.time()
-    specialists = [load_specialist(e.folder) for e in _specialists(suite, case)]
+    alone = is_named(job.model) or job.model.startswith(SCRATCH_OF)
+    specialists = [] if alone else [load_specialist(e.folder) for e in _specialists(suite, case)]
     if job.model.startswith(SINGLE):
         specialists = [s for s in specialists if s[1].name == job.model[len(SINGLE) :]]
     if job.model == UNTRAINED:
         specialists = untrained(specialists, job.seed)
-    build = partial(_ensemble, specialists, splits, case, job.seed)
+    build: Callable[[], Ensemble | Backbone] = partial(_ensemble, specialists, splits, case, job.seed)
+    if is_named(job.model):
+        build = partial(open_backbone, job.model, splits, job.seed)
     assert meter is not None
     with meter.measure(job.model) as energy:
         if case.protocol == PROBE:
@@ -145,7 +163,7 @@ def _measure(
         "key": job.key, "case": case.name, "model": job.model, "seed": job.seed, "protocol": case.protocol,
         "differs": _differs(case), "metrics": done.metrics, "validation": done.validation, "kind": splits.train.kind,
         "classes": list(splits.train.classes), "parameters": done.parameters, "trained_parameters": done.trained,
-        "note": done.note, "data": splits.train.name, "data_sha256": [p.sha256() for p in parts],
+        "note": done.note, "weights_sha256": done.weights, "data": splits.train.name, "data_sha256": [p.sha256() for p in parts],
         "split": splits.rule, "chips": [len(p) for p in parts],
         "specialists": {c.name: c.weights.sha256 for _, c in specialists},
         "seconds": round(energy.seconds, 2), "kwh": energy.kwh, "co2_kg": energy.co2_kg,
@@ -155,7 +173,7 @@ def _measure(
     return row, done.table
 
 
-def _train(job: Job, build: Callable[[], Ensemble], splits: Splits, progress: Progress | None) -> Measured:
+def _train(job: Job, build: Callable[[], Ensemble | Backbone], splits: Splits, progress: Progress | None) -> Measured:
     """PANGAEA: fusion and decoder on a frozen encoder; the test split is looked at once."""
     protocol, case = Pangaea(), job.case
     config = replace(case.fit or protocol.fit_config(job.seed), seed=job.seed)
@@ -165,24 +183,28 @@ def _train(job: Job, build: Callable[[], Ensemble], splits: Splits, progress: Pr
     side = -(-max(splits.train.size) // 32) * 32
     task = TaskSpec(kind=splits.train.kind, classes=splits.train.classes, chip_size=side, head=head)
     best: float | None = None
+    note = weights = ""
     if job.model == CONSTANT:
         model: torch.nn.Module = ConstantPredictor(splits.train)
-    elif job.model == SCRATCH:
-        make = scene_network if task.kind in ("classification", "multilabel") else unet
-        model = make(splits.train.bands, len(task.classes), splits.train.statistics(), job.seed)
+    elif job.model.startswith(SCRATCH):
+        model = scratch(job.model.removeprefix(SCRATCH).removeprefix(":"), splits.train, task, job.seed)
         with tempfile.TemporaryDirectory(prefix="eosfm-bench-") as folder:
             best = fit(
                 model, task.kind, len(task.classes), splits.train, splits.validation, config, folder=Path(folder),
                 progress=progress, label=job.model, short=True,
             ).best  # fmt: skip
+    elif isinstance(encoder := build(), Backbone):
+        model, result = adapt_backbone(encoder, splits, task, config, progress=progress, label=job.model)
+        best, note, weights = result.best, encoder.note, encoder.sha256
     else:
-        model, result, _ = adapt_ensemble(build(), splits, task, config, progress=progress, label=job.model)
+        model, result, _ = adapt_ensemble(encoder, splits, task, config, progress=progress, label=job.model)
         best = result.best
     scores = score(model.eval(), splits.test, job.seed)
     metrics = [{"name": m.name, "value": m.value, "low": m.low, "high": m.high} for m in scores.metrics]
     count = sum(p.numel() for p in model.parameters())
     frozen = sum(p.numel() for n, p in model.named_parameters() if ".encoders." in f".{n}")
-    return Measured(scores.per_chip, metrics, best, count, 0 if job.model == CONSTANT else count - frozen)
+    trained = 0 if job.model == CONSTANT else count - frozen
+    return Measured(scores.per_chip, metrics, best, count, trained, note, weights)
 
 
 def _ensemble(specialists: Sequence[Specialist], splits: Splits, case: Case, seed: int) -> Ensemble:

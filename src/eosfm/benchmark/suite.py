@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from eosfm.benchmark.readings import LIBRARIES, Name, is_named
 from eosfm.config import read_record, read_yaml, record
 from eosfm.contracts import ConfigError, known
 from eosfm.data.files import DataConfig
@@ -17,6 +18,7 @@ from eosfm.training.settings import FitConfig
 
 CONSTANT, ENSEMBLE, UNTRAINED, SCRATCH = "constant", "ensemble", "untrained-ensemble", "scratch"
 STATISTICS, RANDOM, SINGLE = "image-statistics", "random-features", "single:"
+SCRATCH_OF = "scratch:"
 MODELS = {
     CONSTANT: "the most frequent training label, everywhere",
     STATISTICS: "mean and standard deviation of each band of an image (probes only)",
@@ -25,6 +27,8 @@ MODELS = {
     "single:NAME": "one specialist alone; single:* is each of them",
     ENSEMBLE: "all specialists of the case",
     SCRATCH: "a network trained on the case's labels only: a U-Net, or ConvNeXtV2-Atto for scenes (trainings only)",
+    "scratch:NAME": "timm's network NAME (resnet18, resnet50) with the case's head, all trained from scratch (trainings only)",
+    **{f"{library}:NAME": f"frozen: {what}; see eosfm bench-models" for library, what in LIBRARIES.items()},
 }
 PROBE, PANGAEA = "frozen-probe", "pangaea"
 
@@ -79,7 +83,12 @@ class Suite:
                     f"{what}: expected one or more, each once; got {', '.join(map(str, values)) or 'none'}"
                 )
         for m in self.models:
-            if m not in MODELS and not m.startswith(SINGLE):
+            if is_named(m):
+                try:
+                    Name.parse(m)
+                except ConfigError as e:
+                    raise ValueError(str(e)) from None
+            elif m not in MODELS and not m.startswith((SINGLE, SCRATCH_OF)):
                 raise ValueError(f"unknown model {m!r}; {known(MODELS)}")
 
     @property
@@ -91,6 +100,11 @@ class Suite:
 def read_suite(path: Path, overrides: Sequence[str] = ()) -> Suite:
     """The suite in the YAML file ``path``; unknown keys are errors."""
     return read_record(Suite, read_yaml(path, overrides), str(path))
+
+
+def without_specialists(model: str) -> bool:
+    """Whether no specialist of the zoo has a part in ``model``."""
+    return model in (CONSTANT, STATISTICS, RANDOM) or model.startswith(SCRATCH) or is_named(model)
 
 
 def models_of(suite: Suite, case: Case, names: Sequence[str]) -> list[str]:
@@ -107,6 +121,8 @@ def models_of(suite: Suite, case: Case, names: Sequence[str]) -> list[str]:
             out += [SINGLE + n for n in names]
         elif m.startswith(SINGLE) and one not in {*names, *case.leave_out}:
             raise ConfigError(f"{case.name}: model {m}; {known(names)}")
+        elif case.protocol == PROBE and m.startswith(SCRATCH_OF):
+            continue
         elif one not in case.leave_out and m not in absent:
             out.append(m)
     return list(dict.fromkeys(out))

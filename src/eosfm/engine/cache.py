@@ -150,7 +150,7 @@ def cached_features(
     if folder is None:
         _require(need, _memory(), "memory", "set cache_folder: FOLDER to keep them on disk, or cache: false")
     else:
-        weights = [_weights(e) for e in ensemble.encoders]
+        weights = [weights_sha256(e) for e in ensemble.encoders]
         places = [[folder / _key(ensemble, v, weights, t, precision, pooled) for v in views] for t in turns]
         there = sum(f.stat().st_size for row in places for p in row for f in p.glob("*.safetensors"))
         folder.mkdir(parents=True, exist_ok=True)
@@ -259,12 +259,12 @@ def _content(x: Tensor) -> str:
     ]
 
 
-def _weights(encoder: nn.Module) -> str:
+def weights_sha256(encoder: nn.Module) -> str:
     """The hash of the weights as they are, whatever a card says."""
     h = hashlib.sha256()
     for name, t in sorted(encoder.state_dict().items()):
         h.update(f"{name} {tuple(t.shape)} {t.dtype}".encode())
-        h.update(t.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        h.update(t.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return h.hexdigest()
 
 

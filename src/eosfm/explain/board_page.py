@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from eosfm.benchmark.dtb import REFERENCES, distance_to_best
 from eosfm.benchmark.leaderboard import Board, Standing, findings
+from eosfm.benchmark.readings import is_named
 from eosfm.benchmark.suite import CONSTANT, ENSEMBLE
 from eosfm.report.document import Cell, Code, Column, Fact, Figure, Item, Note, Report, Section, Table
 from eosfm.report.growth import Line, lines
@@ -54,6 +55,10 @@ def _section(board: Board) -> Section:
         Figure(score_bars(bars, label=board.metric), f"{board.metric} of every model.", f"Scores on {board.case}"),
         _table(board),
     ]
+    named = [s for s in board.standings if is_named(s.model)]
+    if named:
+        items.append(Table([Column("baseline"), Column("how it was fed")], [[s.label, s.note] for s in named],
+                           f"Baselines of other libraries on {board.case}."))  # fmt: skip
     costly = [s for s in board.standings if s.parameters]
     if len(costly) > 1:
         items.append(
@@ -97,7 +102,7 @@ def _table(board: Board) -> Table:
 
 
 def _label(s: Standing, board: Board) -> str:
-    return f"{s.model} (best by validation)" if s.model == board.best_single else s.model
+    return f"{s.model} (best by validation)" if s.model == board.best_single else s.label
 
 
 def _energy(rows: Sequence[dict[str, object]]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import timm
 import torch
@@ -145,27 +146,33 @@ def published_tensors(name: str, which: str) -> dict[str, Tensor]:
         ConfigError: unknown to timm, or neither cached nor to be had; nothing starts at random instead.
         CorruptArtifact: what came is not a safetensors file.
     """
-    from huggingface_hub import hf_hub_download
     from safetensors import SafetensorError
     from safetensors.torch import load_file
+
+    path = published_file(name, which)
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+        return tensors
+    except (SafetensorError, OSError, ValueError) as e:
+        raise CorruptArtifact(f"{path}: not a valid safetensors file: {e}. Remove it and fetch it again.") from None
+
+
+def published_file(name: str, which: str) -> str:
+    """Where the file of `published_tensors` lies in the cache, fetched if it must be; see there for errors."""
+    from huggingface_hub import hf_hub_download
 
     names = timm.list_pretrained(which)
     if name not in names:
         raise ConfigError(f"timm has no weights {name!r} of {which.removesuffix('.*')}; {known(names)}")
     source = timm.get_pretrained_cfg(name).hf_hub_id
     try:
-        path = hf_hub_download(source, "model.safetensors")
+        return str(hf_hub_download(source, "model.safetensors"))
     except (OSError, ValueError) as e:  # every way in which the Hub and its cache can fail
         raise ConfigError(
             f"the weights {name} are not in the cache and could not be fetched from huggingface.co/{source} "
             f"({type(e).__name__}). On a machine with network run: hf download {source} model.safetensors - and copy its "
             "cache (HF_HOME) here."
         ) from None
-    try:
-        tensors: dict[str, Tensor] = load_file(path)
-        return tensors
-    except (SafetensorError, OSError, ValueError) as e:
-        raise CorruptArtifact(f"{path}: not a valid safetensors file: {e}. Remove it and fetch it again.") from None
 
 
 def feature_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -188,8 +195,39 @@ def pad(x: Tensor) -> Tensor:
     return F.pad(x, (0, right, 0, down), mode="replicate") if down or right else x
 
 
-def other_architecture(name: str, in_channels: int, image_size: int, levels: Sequence[int] | None = None) -> nn.Module:
-    """A network called ``name``, of another architecture than ours, with random weights: a module that gives a list of maps.
+@dataclass(frozen=True)
+class PublishedInput:
+    """What timm says of the images that a network was trained on."""
+
+    mean: tuple[float, ...]
+    """of values from 0 to 1"""
+    std: tuple[float, ...]
+    side: int
+    version: str
+    """timm's"""
+
+
+def published_input(name: str) -> PublishedInput:
+    """How timm feeds ``name`` ("resnet50.a1_in1k", or without the tag: its default weights).
+
+    Raises:
+        ConfigError: timm has no such architecture, or no such weights of it.
+    """
+    architecture, _, tag = name.partition(".")
+    tags = timm.list_pretrained(f"{architecture}.*") if timm.is_model(architecture) else []
+    cfg = timm.get_pretrained_cfg(architecture if not tag else name) if tags and (not tag or name in tags) else None
+    if cfg is None:
+        near = tags or timm.list_models(f"*{architecture[:40]}*", pretrained=True)[:12]
+        raise ConfigError(
+            f"timm has no weights {name!r}; {known(near or timm.list_models('resnet*', pretrained=True)[:12])}"
+        )
+    return PublishedInput(tuple(cfg.mean), tuple(cfg.std), int(cfg.input_size[-1]), str(timm.__version__))
+
+
+def other_architecture(
+    name: str, in_channels: int, image_size: int, levels: Sequence[int] | None = None, weights: str | None = None
+) -> nn.Module:
+    """A network called ``name``, of another architecture than ours: a module that gives a list of maps.
 
     Args:
         name: as timm calls it, without a tag: "resnet18".
@@ -197,6 +235,7 @@ def other_architecture(name: str, in_channels: int, image_size: int, levels: Seq
         image_size: side of the images it was trained on, where it has position tables for them. Where timm can, other
             sizes are accepted too.
         levels: which of its maps, by number in ``feature_info.info``; None takes timm's default.
+        weights: a safetensors file of timm's whole network, which timm fits in; None leaves random weights.
 
     Raises:
         ConfigError: timm has no such architecture, or none that gives feature maps for such an image.
@@ -204,13 +243,15 @@ def other_architecture(name: str, in_channels: int, image_size: int, levels: Seq
     if "." in name or not timm.is_model(name):
         near = timm.list_models(f"*{name[:40]}*")[:12] or timm.list_models("resnet*")[:12]
         raise ConfigError(f"timm has no architecture {name[:80]!r}; for example {', '.join(near)}")
-    chosen = {} if levels is None else {"out_indices": tuple(levels)}
+    chosen: dict[str, object] = {} if levels is None else {"out_indices": tuple(levels)}
+    if weights is not None:
+        chosen |= {"pretrained_cfg_overlay": {"file": weights, "hf_hub_id": None, "url": ""}}
     sized = {"img_size": image_size}
     # ViT and newer Swin say dynamic_img_size, older Swin strict_img_size; convolutions know neither.
     for options in ({**sized, "dynamic_img_size": True}, {**sized, "strict_img_size": False}, sized, {}):
         try:
             made: nn.Module = timm.create_model(
-                name, pretrained=False, features_only=True, in_chans=in_channels, **chosen, **options
+                name, pretrained=weights is not None, features_only=True, in_chans=in_channels, **chosen, **options
             )
             return made
         except TypeError:  # an option that this architecture does not have

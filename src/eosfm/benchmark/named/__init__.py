@@ -1,0 +1,1 @@
+"""Baselines of other libraries by name, one module a library."""

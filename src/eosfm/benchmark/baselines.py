@@ -51,13 +51,16 @@ def untrained(specialists: Sequence[Specialist], seed: int) -> list[Specialist]:
 
 
 class FromScratch(nn.Module):
-    """A network of segmentation-models-pytorch or timm on standardised input, all of it trained on the task's labels."""
+    """A network of segmentation-models-pytorch or timm on standardised input, all of it trained on the task's labels.
 
-    def __init__(self, network: nn.Module, statistics: BandStatistics) -> None:
+    Several dates are so many times the bands, read at once.
+    """
+
+    def __init__(self, network: nn.Module, statistics: BandStatistics, dates: int = 1) -> None:
         super().__init__()
         self.network = network
-        self.register_buffer("mean", torch.tensor(statistics.mean).view(1, -1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(statistics.std).view(1, -1, 1, 1), persistent=False)
+        for name, values in (("mean", statistics.mean), ("std", statistics.std)):
+            self.register_buffer(name, torch.tensor(values).repeat(dates).view(1, -1, 1, 1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits for ``x`` in declared units; pixels that are not finite become the mean."""
@@ -66,22 +69,22 @@ class FromScratch(nn.Module):
         return out
 
 
-def unet(bands: BandSet, outputs: int, statistics: BandStatistics, seed: int) -> FromScratch:
+def unet(bands: BandSet, outputs: int, statistics: BandStatistics, seed: int, dates: int = 1) -> FromScratch:
     """A U-Net with a ResNet-18 encoder, random weights (14 M parameters)."""
     try:
         import segmentation_models_pytorch as smp
     except ImportError:
         raise missing_extra("segmentation-models-pytorch", "train") from None
     with seeded(purpose_seed(seed, "unet")):
-        net = smp.Unet("resnet18", encoder_weights=None, in_channels=len(bands), classes=outputs)
-    return FromScratch(net, statistics)
+        net = smp.Unet("resnet18", encoder_weights=None, in_channels=dates * len(bands), classes=outputs)
+    return FromScratch(net, statistics, dates)
 
 
-def scene_network(bands: BandSet, outputs: int, statistics: BandStatistics, seed: int) -> FromScratch:
+def scene_network(bands: BandSet, outputs: int, statistics: BandStatistics, seed: int, dates: int = 1) -> FromScratch:
     """The specialists' own architecture trained from scratch on a scene task: ConvNeXtV2-Atto with a linear head."""
     from eosfm.specialists.encoder import ConvNeXtV2Atto
     from eosfm.tasks.heads import SceneHead
 
     with seeded(purpose_seed(seed, "scene-network")):
-        encoder = ConvNeXtV2Atto(len(bands))
-        return FromScratch(nn.Sequential(encoder, SceneHead(encoder.out_channels, outputs)), statistics)
+        encoder = ConvNeXtV2Atto(dates * len(bands))
+        return FromScratch(nn.Sequential(encoder, SceneHead(encoder.out_channels, outputs)), statistics, dates)

@@ -32,6 +32,7 @@ from torch import Tensor, nn
 
 from eosfm.adaptation import AdaptationPlan
 from eosfm.contracts import PYRAMID_CHANNELS, ConfigError, CorruptArtifact, Pyramid
+from eosfm.dates import Join, each_date, joined_channels, kept_features
 from eosfm.engine.fused import DTYPES, Fused, Precision, fused
 from eosfm.ensemble import Ensemble
 from eosfm.files import OutputError, atomic_file, sha256_bytes
@@ -127,6 +128,8 @@ def cached_features(
     precision: Precision = "fp32",
     folder: Path | None = None,
     orientations: int = 1,
+    dates: int = 1,
+    join: Join = "mean",
     progress: Progress | None = None,
     label: str = "frozen features",
 ) -> Features:
@@ -138,6 +141,8 @@ def cached_features(
         precision: in which features are computed and kept; bf16 is half the size and several times faster.
         folder: keep them here, and read those that are here already; None keeps them in memory.
         orientations: 1, or 2, 4 or 8 of the square's symmetries for augmentation: so many times the size.
+        dates: of each chip. Of a mean one row of features is kept, else all dates side by side (`eosfm.dates`).
+        join: how the features of several dates will become one pyramid.
         progress: called with fraction and line.
         label: begins the line, which tells the size.
 
@@ -147,12 +152,14 @@ def cached_features(
         CorruptArtifact: a shard that is not what was written.
     """
     turns = _turns(orientations, *chips.size)
-    need, views = size_in_bytes(ensemble, chips, precision, len(turns)), range(len(ensemble.views))
+    copies = sum(joined_channels([1], dates, "mean" if join == "mean" else "concat"))
+    need, views = copies * size_in_bytes(ensemble, chips, precision, len(turns)), range(len(ensemble.views))
     if folder is None:
         _require(need, _memory(), "memory", "set cache_folder: FOLDER to keep them on disk, or cache: false")
     else:
         data, weights = chips.sha256(), [_weights(e) for e in ensemble.encoders]
-        keys = [[_key(ensemble, v, weights, data, chips, t, precision) for v in views] for t in turns]
+        series = (dates, join) if dates > 1 else ()
+        keys = [[_key(ensemble, v, weights, data, chips, t, precision, series) for v in views] for t in turns]
         places = [[folder / k for k in row] for row in keys]
         there = sum(f.stat().st_size for row in places for p in row for f in p.glob("*.safetensors"))
         folder.mkdir(parents=True, exist_ok=True)
@@ -180,7 +187,9 @@ def cached_features(
             labels.append(y)
             for t, turn in enumerate(turns):
                 todo = [v for v in views if folder is None or not _shard(places[t][v], shard).exists()]
-                for v, levels in zip(todo, plan(pad(turned(x, turn)), todo), strict=True):
+                image = pad(turned(x, turn))
+                of_dates = plan(image if dates == 1 else each_date(image, dates), todo)
+                for v, levels in zip(todo, kept_features(of_dates, image, dates, join), strict=True):
                     if folder is None:
                         kept[t][v].append(levels)
                     else:
@@ -233,12 +242,13 @@ def _runner(ensemble: Ensemble, precision: Precision) -> Callable[[Tensor, list[
 
 
 def _key(
-    ensemble: Ensemble, view: int, weights: list[str], data: str, chips: Chips, turn: int, precision: Precision
-) -> str:
+    ensemble: Ensemble, view: int, weights: list[str], data: str, chips: Chips, turn: int, precision: Precision,
+    series: tuple[object, ...],
+) -> str:  # fmt: skip
     """The hash of everything that the features of one view depend on."""
     plan: AdaptationPlan = ensemble.views[view]
     reads = (weights[ensemble._encoder_of[view]], plan.index, plan.convert, plan.mean, plan.std)
-    facts = (FORMAT, SHARD, data, len(chips), chips.size, str(ensemble.bands), turn, precision)
+    facts = (FORMAT, SHARD, data, len(chips), chips.size, str(ensemble.bands), turn, precision, *series)
     return sha256_bytes(repr((facts, reads)).encode())[:32]
 
 

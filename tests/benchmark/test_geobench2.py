@@ -13,6 +13,8 @@ from eosfm import commands_bench
 from eosfm.bands import BandSet
 from eosfm.benchmark import measuring, run
 from eosfm.benchmark.adapting import settings_of, task_spec, train, with_probabilities
+from eosfm.benchmark.intervals import Interval
+from eosfm.benchmark.leaderboard import Board, Standing, boards
 from eosfm.benchmark.ledger import Ledger
 from eosfm.benchmark.measuring import Data, Job, attempt
 from eosfm.benchmark.protocol import GeoBench2
@@ -24,6 +26,7 @@ from eosfm.contracts import ConfigError, TrainingError
 from eosfm.data.chips import Splits
 from eosfm.data.streams import StreamedChips
 from eosfm.ensemble import Ensemble
+from eosfm.explain.board_totals import totals
 from eosfm.specialists.backbone import FrozenBackbone, plan_pyramid
 from eosfm.specialists.store import save_specialist
 from eosfm.training.energy import EnergyMeter
@@ -237,16 +240,60 @@ def test_a_series_of_three_dates_in_every_mode(measured, name, mode):
 def test_the_page_has_capabilities_modes_trials_and_energy(measured):
     outcome = commands_bench.bench_report(measured.folder.parent / "suite.yaml")
     page = (measured.folder / "report.html").read_text()
-    for said in ("full fine-tuning (encoders trained, too)", "frozen encoders", "What trials chose", "core (1 of 12)",
-                 "ensemble, fine-tuned", "not the leaderboard", "Score over energy", "Published by their authors"):  # fmt: skip
+    for said in ("full fine-tuning (encoders trained, too)", "frozen encoders", "What trials chose",
+                 "not the leaderboard", "Score over energy", "Capabilities (GEO-Bench-2)", "Published by"):  # fmt: skip
         assert said in page, said
     assert not outcome.failed
 
 
-def test_distance_to_best_is_among_the_models_measured_here(measured):
-    from eosfm.benchmark.leaderboard import boards
-    from eosfm.explain.board_totals import totals
+def standing(model: str, values: list[float]) -> Standing:
+    rows = tuple({"seed": s, "kwh": None} for s in range(len(values)))
+    whole = Interval(float(np.mean(values)), 0.0, 1.0, 4, len(values))
+    return Standing(model, whole, tuple(values), None, None, 1, 1, 0.0, None, rows)
 
+
+def test_capabilities_are_the_interquartile_means_of_what_is_there():
+    data = read_suite_data()
+    cases = tuple(
+        Case(name=n, data=data, protocol="geobench2", task=f"geobench2/{t}", mode=m)  # type: ignore[arg-type]
+        for n, t, m in (
+            ("a", "burn_scars", "frozen"),
+            ("b", "pastis", "frozen"),
+            ("c", "burn_scars", "full"),
+            ("d", "pastis", "full"),
+        )
+    )
+    low, high = [0.2, 0.25, 0.3, 0.35, 0.4], [0.6, 0.65, 0.7, 0.75, 0.8]
+    made = [
+        Board("a", "miou", True, (standing("ensemble", high), standing("constant", low)), None),
+        Board(
+            "b",
+            "miou",
+            True,
+            (standing("ensemble", low), standing("constant", [0.1] * 5), standing("odd", low[:4])),
+            None,
+        ),
+        Board("c", "miou", True, (standing("ensemble", [v + 0.1 for v in high]),), None),
+        Board("d", "miou", True, (standing("ensemble", low),), None),
+    ]
+    (section,) = totals(Suite(name="x", cases=cases), made)
+    table, *notes = section.items
+    head = [c.name for c in table.columns]
+    row = dict(zip(head, next(r for r in table.rows if r[0] == "ensemble"), strict=True))
+    burn = [(v - 0.2) / (0.9 - 0.2) for v in high]
+    pastis = [(v - 0.1) / (0.4 - 0.1) for v in low]
+    middle = sorted(burn + pastis)[2:-2]
+    assert row["core (2 of 12)"].startswith(f"{np.mean(middle):.3f} (")
+    fine = dict(zip(head, next(r for r in table.rows if r[0] == "ensemble, fine-tuned"), strict=True))
+    assert fine["multi-temporal (1 of 4)"].startswith(row["multi-temporal (1 of 4)"][:5])
+    assert float(fine["core (2 of 12)"][:5]) > float(row["core (2 of 12)"][:5])
+    assert not notes and not [r for r in table.rows if r[0] == "odd"], "four seeds are too few"
+    few = replace(made[1], standings=(standing("odd", low[:4]), standing("even", low[:3])))
+    (again,) = totals(Suite(name="x", cases=cases[1:2]), [few])
+    assert again.items and all("no model has 5 seeds on each of pastis" in n.text for n in again.items)
+
+
+def test_distance_to_best_is_among_the_models_measured_here(measured):
     renamed = replace(measured, cases=(replace(measured.cases[0], task="pangaea/mados"), *measured.cases[1:]))
     found = boards(renamed, Ledger(measured.folder).rows(), Ledger(measured.folder))
     (section,) = [s for s in totals(renamed, found) if "Distance" in s.title]

@@ -135,10 +135,10 @@ def run_suite(
         first = [t for t in tries if t.key not in tried and (t.case.name, t.model) in wanted]
         each = _serial
         if cluster is not None and todo:
-            shared = [p for p in (suite.zoo, suite.cache_folder) if p]
-            stack.enter_context(
-                connected(cluster, shared=[p.absolute() for p in shared], given=paths_read(absolute(suite)))
-            )
+            there_too = absolute(suite)
+            shared = [p for p in [there_too.cache_folder] if p]
+            given = [there_too.zoo, *paths_read(there_too.cases)]
+            stack.enter_context(connected(cluster, shared=shared, given=given))
             each = partial(_on_cluster, workers=workers)
         total = len(first) + len(todo)
         each(suite, first, book, _part(progress, 0, total))

@@ -61,7 +61,12 @@ def _capabilities(cases: Named) -> Section:
         names = [m for m in members if m in here]
         if not names:
             continue
-        whole = [b for b in {r.backbone for r in runs} if {r.dataset for r in runs if r.backbone == b} >= set(names)]
+        whole = {b for b in {r.backbone for r in runs} if all(_seeds(runs, b, n) >= REQUIRED_SEEDS for n in names)}
+        if not whole:
+            items.append(
+                Note(f"{group}: no model has {REQUIRED_SEEDS} seeds on each of {', '.join(names)}, as is required")
+            )
+            continue
         try:
             ranges = make_normaliser([r for r in runs if r.dataset in names], f"the {len(runs)} rows of this suite")
             found = aggregate([r for r in runs if r.backbone in whole], ranges, names)
@@ -81,6 +86,10 @@ def _capabilities(cases: Named) -> Section:
         caption = f"Interquartile means with 95 % of resamples of seeds; {REQUIRED_SEEDS} seeds a data set."
         items.insert(0, Table(head, rows, caption))
     return Section("Capabilities (GEO-Bench-2)", about, items)
+
+
+def _seeds(runs: Sequence[Run], backbone: str, dataset: str) -> int:
+    return sum(r.backbone == backbone and r.dataset == dataset for r in runs)
 
 
 def _cell(a: Aggregate | None) -> str:

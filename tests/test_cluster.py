@@ -17,10 +17,11 @@ import pytest
 
 from eosfm import cluster, commands
 from eosfm.cluster import Lost, Task, connected, run_tasks
+from eosfm.config import absolute, paths_read
 from eosfm.contracts import ConfigError, MissingExtra
 from eosfm.data.files import DataConfig
 from eosfm.queue import train_queue
-from eosfm.runs import TrainRun, absolute, paths_read
+from eosfm.runs import TrainRun
 from eosfm.tasks.model import HeadConfig
 from eosfm.training.settings import FitConfig
 

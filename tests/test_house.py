@@ -16,7 +16,7 @@ LAYERS = [
     ["bands", "statistics"],
     ["rules", "adaptation"],
     ["specialists", "fusion"],
-    ["ensemble", "composition", "engine"],
+    ["ensemble", "composition", "engine", "dates"],
     ["tasks", "engine.export"],
     ["inference"],
     ["data", "outward"],

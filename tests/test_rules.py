@@ -81,12 +81,21 @@ def test_broad_infrared_is_preferred_to_narrow_wherever_it_stands():
 
 def test_vv_vh_vv_only_when_asked_for():
     assert "vv-vh-vv" not in DEFAULT_RULES
-    assert [r.name for r in OPTIONAL_RULES] == ["vv-vh-vv"]
+    assert [r.name for r in OPTIONAL_RULES] == ["vv-vh-vv", "single-sar"]
     assert views(RGB, S1) == {"vv-vh-vh": ("VV", "VH", "VH")}
     assert views(RGB, S1, [*DEFAULT_RULES, "vv-vh-vv"]) == {
         "vv-vh-vh": ("VV", "VH", "VH"),
         "vv-vh-vv": ("VV", "VH", "VV"),
     }
+
+
+def test_one_polarisation_fills_a_composite_only_when_asked_for():
+    alone = "sar-x:HH@8bit"
+    assert views(RGB, alone) == {} and views(RGB, S1, [*DEFAULT_RULES, "single-sar"]) == views(RGB, S1)
+    assert views(RGB, alone, ["single-sar"]) == {"single-sar": ("HH", "HH", "HH")}
+    assert views("sar:VV,VV,VV@8bit", alone, ["single-sar"]) == {"single-sar": ("HH", "HH", "HH")}
+    assert views("sar-x:HH,HH,HH@8bit", alone, ["subset", "single-sar"]) == {"subset": ("HH", "HH", "HH")}
+    assert views("sentinel-1:VV,VH@db", alone, ["single-sar"]) == {}, "no composite of three"
 
 
 def test_sar_polarisations_come_from_one_sensor():

@@ -7,8 +7,10 @@ import signal
 import sys
 from collections.abc import Callable
 from functools import wraps
+from typing import Any
 
 import typer
+import typer.core
 
 from eosfm import commands, commands_bench, commands_explain, commands_export, commands_scene, commands_zoo
 from eosfm._version import __version__
@@ -59,14 +61,23 @@ COMMANDS: dict[str, Callable[..., Outcome]] = {
     "explain": commands_explain.explain,
     "similarity": commands_explain.similarity,
     "evaluate": commands.evaluate,
-    "bench": commands_bench.bench,
-    "bench-report": commands_bench.bench_report,
-    "bench-models": commands_bench.bench_models,
+    "bench run": commands_bench.bench,
+    "bench report": commands_bench.bench_report,
+    "bench models": commands_bench.bench_models,
     "predict": commands_scene.predict,
     "embed": commands_scene.embed,
     "export": commands_export.export,
     "kernels": commands_export.kernels,
 }
+
+
+class _RunByDefault(typer.core.TyperGroup):
+    """``eosfm bench SUITE.yaml`` is ``eosfm bench run SUITE.yaml``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        named = not args or args[0] in self.commands or args[0] in ("--help", "-h")
+        rest: list[str] = super().parse_args(ctx, args if named else ["run", *args])
+        return rest
 
 
 def make_app() -> typer.Typer:
@@ -75,7 +86,12 @@ def make_app() -> typer.Typer:
     app = typer.Typer(
         help=about, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, rich_markup_mode=None
     )
-    groups = {"zoo": typer.Typer(help="List, check, sign, import and share specialists.", no_args_is_help=True)}
+    groups = {
+        "zoo": typer.Typer(help="List, check, sign, import and share specialists.", no_args_is_help=True),
+        "bench": typer.Typer(
+            help="Measure a suite (eosfm bench SUITE.yaml), or make its page.", no_args_is_help=True, cls=_RunByDefault
+        ),
+    }
     for name, group in groups.items():
         app.add_typer(group, name=name)
     for words, function in COMMANDS.items():

@@ -99,8 +99,9 @@ def connected(
 
 
 def run_tasks(
-    tasks: Sequence[Task[R]], *, at_once: int = 0, progress: Callable[[str, float, str], None] | None = None
-) -> list[R | Lost]:
+    tasks: Sequence[Task[R]], *, at_once: int = 0, progress: Callable[[str, float, str], None] | None = None,
+    landed: Callable[[int, R | Lost], None] | None = None,
+) -> list[R | Lost]:  # fmt: skip
     """The tasks' results in their order, or `Lost` where the process was lost `TRIES` times. Needs `connected`.
 
     The first error that a task raises stops everything and is raised here; so does an interrupt, after cancelling.
@@ -109,6 +110,7 @@ def run_tasks(
         tasks: in this order, as machines have room.
         at_once: at most so many; 0 means as many as there is room for.
         progress: called with name, fraction and line as they go.
+        landed: called, here, with the number of a task and its result as soon as it is there.
 
     Raises:
         ConfigError: a task for more devices than any machine of the cluster has.
@@ -150,6 +152,8 @@ def run_tasks(
                             progress(tasks[i].name, 0.0, f"{tasks[i].name}: its process was lost, once more")
                     else:
                         results[i] = Lost(f"{type(e).__name__}: {' '.join(str(e).split())[:300]}")
+                if landed and i in results:
+                    landed(i, results[i])
     _pass_on(board, progress)
     return [results[i] for i in range(len(tasks))]
 

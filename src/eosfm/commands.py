@@ -182,6 +182,7 @@ def adapt(
 ) -> Outcome:
     """Train fusion and decoder for a task. Specialists stay frozen; a killed run continues when started again."""
     from eosfm.data.files import open_data
+    from eosfm.dates import default_join
     from eosfm.ensemble import Ensemble
     from eosfm.files import require_place
     from eosfm.progress import bar
@@ -202,14 +203,17 @@ def adapt(
     try:
         task = TaskSpec(
             kind=splits.train.kind, classes=splits.train.classes, chip_size=splits.train.size[-1], head=run.head,
-            colours=run.colours,
+            colours=run.colours, dates=splits.train.dates, join=run.join or default_join(splits.train.dates),
         )  # fmt: skip
     except ValueError as e:
         raise ConfigError(f"{config}: {e}") from None
     start = None
     if run.start is not None:
         start, before = load_task_model(run.start, run.zoo)
-        ensemble, task = start.encoder, replace(task, head=before.task.head)
+        ensemble, task = (
+            start.encoder,
+            replace(task, head=before.task.head, dates=before.task.dates, join=before.task.join),
+        )
         if splits.train.bands != ensemble.bands or splits.train.classes != before.task.classes:
             raise ConfigError(
                 f"start: {run.start} reads {ensemble.bands} and predicts {', '.join(before.task.classes)}; "
@@ -252,10 +256,12 @@ def evaluate(
     from eosfm.files import write_json
     from eosfm.runs import read_data
     from eosfm.tasks.stored import load_task_model
+    from eosfm.training.fit import require_dates
     from eosfm.training.scoring import score
 
     loaded, card = load_task_model(model, zoo)
     splits = open_data(read_data(config, overrides or ()))
+    require_dates(card.task, splits)
     if splits.test.bands != loaded.encoder.bands or splits.test.classes != card.task.classes:
         raise DataError(
             f"{model} reads {loaded.encoder.bands} and predicts {', '.join(card.task.classes)}; "

@@ -1,4 +1,4 @@
-"""The commands that compare: bench, bench-report. Importing this imports nothing heavy."""
+"""The commands that compare: bench, bench report. Importing this imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -22,30 +22,36 @@ def bench(
     suite: File,
     overrides: Overrides = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what is missing.")] = False,
+    cluster: Annotated[
+        str | None, typer.Option(help="Ray cluster that measures the rows: auto, HOST:6379, or local.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=0, help="On a cluster: rows at once; 0 is as many as fit.")] = 0,
 ) -> Outcome:
     """Measure every case with every model and seed. Started again, it goes on where it was; finished rows stay."""
     from eosfm.benchmark.leaderboard import boards
     from eosfm.benchmark.ledger import Ledger
-    from eosfm.benchmark.run import plan, run_suite
+    from eosfm.benchmark.run import plan, plan_trials, run_suite
     from eosfm.benchmark.suite import read_suite
     from eosfm.progress import bar
 
     what = read_suite(suite, overrides or ())
     ledger = Ledger(what.folder)
     if dry_run:
-        there = {r["key"] for r in ledger.rows()}
+        there = {r["key"] for r in (*ledger.rows(), *Ledger(what.folder, "trials.jsonl").rows())}
         jobs = plan(what)
-        lines = tuple(f"{j.case.name}, {j.model}, seed {j.seed}" for j in jobs if j.key not in there)
-        return Outcome(lines, (f"{len(jobs) - len(lines)} of {len(jobs)} rows are there; missing:", *lines))
+        lines = tuple(str(j) for j in jobs if j.key not in there)
+        first = tuple(str(t) for t in plan_trials(what) if t.key not in there)
+        tries = (f"{len(first)} trials before them:", *first) if first and lines else ()
+        return Outcome(lines, (f"{len(jobs) - len(lines)} of {len(jobs)} rows are there; missing:", *lines, *tries))
     with bar(f"bench {what.name}") as progress:
-        done = run_suite(what, progress)
+        done = run_suite(what, progress, cluster=cluster, workers=workers)
     found = boards(what, done.rows, ledger)
     lines = (
         f"results: {ledger.path} ({len(done.rows)} rows)",
         *(f"left out: {' '.join(p.split())}" for p in done.left_out),
         *(f"not measured: {p}" for p in done.problems),
     )
-    again = f"page: eosfm bench-report {shlex.quote(str(suite))}"
+    again = f"page: eosfm bench report {shlex.quote(str(suite))}"
     return Outcome(found, (*lines, again), _table(found), failed=bool(done.problems))
 
 
@@ -88,10 +94,10 @@ def bench_report(
     if not rows:
         raise ConfigError(f"{ledger.path} holds no row of {suite}; measure first: eosfm bench {suite}")
     found = boards(what, rows, ledger)
-    missing = [f"{j.case.name}, {j.model}, seed {j.seed}" for j in jobs if j.key not in there]
+    missing = [str(j) for j in jobs if j.key not in there]
     target = output or what.folder / "report.html"
     write_report(
-        board_page(what.name, found, missing, f"eosfm bench {shlex.join([str(suite), *(overrides or ())])}"), target
+        board_page(what, found, missing, f"eosfm bench {shlex.join([str(suite), *(overrides or ())])}"), target
     )
     left = (f"{len(missing)} of {len(jobs)} rows are not measured yet",) if missing else ()
     return Outcome(found, (f"page: {target}", *left), _table(found))

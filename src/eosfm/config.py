@@ -84,6 +84,32 @@ def to_plain(value: object) -> Any:
     return _adapter(type(value)).dump_python(value, mode="json")
 
 
+def absolute(config: T) -> T:
+    """``config`` with every path in it, at any depth, made absolute: the same run wherever it is started."""
+    assert dataclasses.is_dataclass(config)
+    changed = {f.name: _absolute(getattr(config, f.name)) for f in dataclasses.fields(config)}
+    return dataclasses.replace(config, **changed)  # type: ignore[type-var]
+
+
+def _absolute(value: Any) -> Any:
+    if isinstance(value, Path):
+        return value.absolute()
+    if isinstance(value, tuple):
+        return tuple(map(_absolute, value))
+    return absolute(value) if dataclasses.is_dataclass(value) else value
+
+
+def paths_read(config: object) -> list[Path]:
+    """Every path in ``config`` and in the records in it."""
+    if isinstance(config, Path):
+        return [config]
+    if isinstance(config, tuple):
+        return [p for item in config for p in paths_read(item)]
+    if not dataclasses.is_dataclass(config):
+        return []
+    return [p for f in dataclasses.fields(config) for p in paths_read(getattr(config, f.name))]
+
+
 def read_text(path: Path, *, error: type[EosfmError] = ConfigError, limit: int = MAX_BYTES) -> str:
     """The text of a small file; missing, unreadable, oversized or non-UTF-8 files are a named error."""
     try:

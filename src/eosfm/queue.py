@@ -8,11 +8,11 @@ from functools import partial
 from pathlib import Path
 
 from eosfm.cluster import Lost, Task, connected, run_tasks
-from eosfm.config import read_json, to_plain
+from eosfm.config import absolute, paths_read, read_json, to_plain
 from eosfm.contracts import ConfigError, EosfmError
 from eosfm.data.files import open_data
 from eosfm.files import require_place, sha256_bytes, write_json
-from eosfm.runs import TrainRun, absolute, paths_read
+from eosfm.runs import TrainRun
 from eosfm.specialists.card import SpecialistCard
 from eosfm.specialists.store import verify_specialist
 from eosfm.training.energy import EnergyMeter

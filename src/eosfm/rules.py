@@ -107,6 +107,17 @@ def _sar_composite(*polarisations: str) -> Callable[[BandSet, BandSet], list[Mat
     return select
 
 
+def _single_sar(wanted: BandSet, available: BandSet) -> list[Match] | str:
+    if _composite(wanted) is None:
+        return ""
+    sensors: dict[str, list[int]] = {}
+    for i, b in enumerate(available):
+        if b.modality is Modality.SAR:
+            sensors.setdefault(b.sensor, []).append(i)
+    alone = [channels[0] for channels in sensors.values() if len(channels) == 1]
+    return [((i, i, i), _crossing(wanted, Modality.SAR)) for i in alone] or "the input has no SAR of one polarisation"
+
+
 def _nearest(tolerance_nm: float) -> Callable[[BandSet, BandSet], list[Match] | str]:
     def select(wanted: BandSet, available: BandSet) -> list[Match] | str:
         if any(b.wavelength_nm is None for b in wanted):
@@ -141,6 +152,9 @@ RULES: tuple[Rule, ...] = (
 
 OPTIONAL_RULES: tuple[Rule, ...] = (
     Rule("vv-vh-vv", "(VV, VH, VV) into a three-band composite (GEO-Bench-2)", _sar_composite("VV", "VH", "VV")),
+    Rule(
+        "single-sar", "the one band of a SAR of one polarisation, three times, into a three-band composite", _single_sar
+    ),
 )
 """Fire when asked for by name; so does ``nearest-wavelength:NM``."""
 

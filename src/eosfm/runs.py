@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
 
 from eosfm.config import read_record, read_yaml, record
 from eosfm.data.files import DataConfig
+from eosfm.dates import Join
 from eosfm.fusion.fuse import Normalise
 from eosfm.fusion.selection import SelectionConfig
 from eosfm.rules import DEFAULT_RULES
 from eosfm.specialists.card import require_safe_name
 from eosfm.tasks.model import HeadConfig
 from eosfm.training.settings import FitConfig
-
-T = TypeVar("T")
 
 
 @record
@@ -49,6 +46,8 @@ class AdaptRun:
     rules: tuple[str, ...] = DEFAULT_RULES
     fusion: str = "conv1x1"
     normalise: Normalise = "none"
+    join: Join | None = None
+    """how the features of several dates become one: mean, concat or difference; default concat of two, mean of more"""
     data: DataConfig
     fit: FitConfig = FitConfig(epochs=80, batch_size=8, learning_rate=5e-4)
     head: HeadConfig = HeadConfig()
@@ -87,31 +86,6 @@ class DataOnly:
 def read_run(cls: type[TrainRun] | type[AdaptRun], path: Path, overrides: Sequence[str] = ()) -> TrainRun | AdaptRun:
     """The run described in the YAML file ``path`` with ``key=value`` overrides; unknown keys are errors."""
     return read_record(cls, read_yaml(path, overrides), str(path))
-
-
-def absolute(config: T) -> T:
-    """``config`` with every path in it, at any depth, made absolute: the same run wherever it is started."""
-    changed = {name: _absolute(value) for name, value in _fields(config)}
-    return dataclasses.replace(config, **changed)  # type: ignore[type-var]
-
-
-def paths_read(config: object) -> list[Path]:
-    """Every path in ``config`` and in the records in it."""
-    found = []
-    for _, value in _fields(config):
-        found += [value] if isinstance(value, Path) else paths_read(value) if dataclasses.is_dataclass(value) else []
-    return found
-
-
-def _fields(config: object) -> Iterator[tuple[str, Any]]:
-    assert dataclasses.is_dataclass(config)
-    return ((f.name, getattr(config, f.name)) for f in dataclasses.fields(config))
-
-
-def _absolute(value: Any) -> Any:
-    if isinstance(value, Path):
-        return value.absolute()
-    return absolute(value) if dataclasses.is_dataclass(value) else value
 
 
 def read_data(path: Path, overrides: Sequence[str] = ()) -> DataConfig:

@@ -89,7 +89,7 @@ def test_every_row_is_there_once_and_says_where_it_comes_from(measured):
 
 def test_finished_rows_are_not_measured_again(measured, monkeypatch):
     before = (measured.folder / "results.jsonl").read_bytes()
-    monkeypatch.setattr(run, "_measure", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(run, "attempt", lambda *_: pytest.fail("measured again"))
     monkeypatch.setattr(run, "models_of", lambda *a: [m for m in real(*a) if m != "single:sar"])
     done = run_suite(measured)
     assert not done.problems and (measured.folder / "results.jsonl").read_bytes() == before
@@ -102,7 +102,7 @@ def test_what_was_cut_short_goes_on_and_doubles_nothing(measured, zoo, tmp_path,
     suite = replace(
         measured, output=tmp_path / "out", cases=measured.cases[:1], models=("constant", "image-statistics", "ensemble")
     )
-    whole, count = run._measure, []
+    whole, count = run.attempt, []
 
     def stops(*args):
         count.append(1)
@@ -110,14 +110,14 @@ def test_what_was_cut_short_goes_on_and_doubles_nothing(measured, zoo, tmp_path,
             raise KeyboardInterrupt
         return whole(*args)
 
-    monkeypatch.setattr(run, "_measure", stops)
+    monkeypatch.setattr(run, "attempt", stops)
     with pytest.raises(KeyboardInterrupt):
         run_suite(suite)
     assert len(keys(suite)) == 2
     with (tmp_path / "out" / "results.jsonl").open("a") as f:
         f.write('{"key": "half a li')  # a machine that went down in the middle of a write
     assert len(keys(suite)) == 2
-    monkeypatch.setattr(run, "_measure", whole)
+    monkeypatch.setattr(run, "attempt", whole)
     done = run_suite(suite)
     assert len(done.rows) == 6 and len(set(keys(suite))) == len(keys(suite)) == 6
     fixed = {(r["case"], r["model"], r["seed"]): r["metrics"] for r in Ledger(measured.folder).rows()}

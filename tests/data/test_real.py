@@ -160,14 +160,20 @@ class TestChips:
                 for n in range(10):
                     z.writestr(f"mstar/{c}/HB{n:05}.jpeg", jpeg(n, size, "L"))
         splits = mstar(tmp_path, size=96, seed=1)
-        assert [p.images.shape for p in parts(splits)] == [(18, 3, 96, 96), (6, 3, 96, 96), (6, 3, 96, 96)]
+        assert [p.images.shape for p in parts(splits)] == [(18, 1, 96, 96), (6, 1, 96, 96), (6, 1, 96, 96)]
         assert splits.train.labels.bincount().tolist() == [6, 6, 6]
-        assert torch.equal(splits.train.images[:, 0], splits.train.images[:, 2])
-        assert str(splits.train.bands) == "sar-x:HH,HH,HH@8bit"
+        assert str(splits.train.bands) == "sar-x:HH@8bit"
+        thrice = mstar(tmp_path, size=96, seed=1, composite=True)
+        assert str(thrice.train.bands) == "sar-x:HH,HH,HH@8bit"
+        assert torch.equal(thrice.train.images, splits.train.images.expand(-1, 3, -1, -1))
         assert mstar(tmp_path, size=96, seed=1).train.ids == splits.train.ids
         assert mstar(tmp_path, size=96, seed=2).train.ids != splits.train.ids
         with pytest.raises(DataError, match="choose 32 to 128"):
             mstar(tmp_path, size=160)
+        with zipfile.ZipFile(tmp_path / "mstar_jpeg.zip", "a") as z:
+            z.writestr("mstar/T72/HB00010.jpeg", jpeg(0, 128, "RGB"))
+        with pytest.raises(DataError, match="mode RGB; expected L"):
+            mstar(tmp_path, size=96, seed=1)
 
     def test_an_unexpected_member_is_an_error(self, tmp_path):
         with zipfile.ZipFile(tmp_path / "mstar_jpeg.zip", "w") as z:
@@ -308,7 +314,7 @@ class TestRealFiles:
 
     def test_mstar(self):
         splits = mstar(ROOT, per_class=3)
-        assert [p.images.shape for p in parts(splits)] == [(30, 3, 128, 128)] * 3
+        assert [p.images.shape for p in parts(splits)] == [(30, 1, 128, 128)] * 3
         assert len(splits.train.classes) == 10
         mean = splits.train.images[:, 0].float().mean(0)
         assert mean[44:84, 44:84].mean() > 1.2 * mean[:30].mean()  # the target is in the middle
@@ -316,11 +322,14 @@ class TestRealFiles:
     def test_caffe(self):
         splits = caffe(ROOT, limit=8)
         for p in parts(splits):
-            assert p.images.shape[1:] == (3, 128, 128) and p.images.dtype == torch.uint8
+            assert p.images.shape[1:] == (1, 128, 128) and p.images.dtype == torch.uint8
             assert int(p.labels.max()) <= 3
             assert (p.labels != 0).flatten(1).any(1).all()  # no chip without data
             assert (p.images[:, 0][p.labels == 0] == 0).all()  # class 0 is where nothing was recorded
         assert "placeholder" in splits.train.source
+        thrice = caffe(ROOT, limit=8, composite=True)
+        assert str(thrice.train.bands) == "sar:VV,VV,VV@8bit"
+        assert torch.equal(thrice.test.images, splits.test.images.expand(-1, 3, -1, -1))
         glaciers = [{i.split("#")[0] for i in p.ids} for p in parts(caffe(ROOT))]
         assert not (glaciers[0] & glaciers[1] or glaciers[0] & glaciers[2] or glaciers[1] & glaciers[2])
 

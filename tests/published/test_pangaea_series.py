@@ -3,6 +3,7 @@
 import json
 import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -220,14 +221,18 @@ def test_the_mean_over_dates_leaves_out_what_was_not_seen():
     assert (out[2] == 0).all()
 
 
-def test_a_series_makes_a_specialist_and_an_ensemble_refuses_it(originals, tmp_path, make_specialist):
+def test_a_series_makes_a_specialist_and_an_ensemble_is_adapted_to_it(originals, tmp_path, make_specialist):
     splits = open_dataset("croptype-southsudan", originals / "croptype-southsudan", dates=3)
     config = FitConfig(epochs=1, batch_size=2)
     card = train_specialist(splits, config, tmp_path, name="crops").card
     assert len(card.bands) == 12 and (tmp_path / "crops" / "model.safetensors").is_file()
     ensemble = Ensemble([make_specialist("s", str(splits.train.bands), 0)], splits.train.bands)
-    with pytest.raises(ConfigError, match="chips of 3 dates; an ensemble is adapted to one date"):
-        adapt_ensemble(ensemble, splits, None, config)
+    head = HeadConfig(decoder="linear", channels=16)
+    task = TaskSpec(kind="segmentation", classes=splits.train.classes, chip_size=64, head=head, dates=3)
+    model, _, _ = adapt_ensemble(ensemble, splits, task, config)
+    assert model(splits.test.batch([0])[0]).shape == (1, 4, 64, 64)
+    with pytest.raises(ConfigError, match="chips of 3 dates; the task reads 1"):
+        adapt_ensemble(ensemble, splits, replace(task, dates=1), config)
 
 
 def test_one_date_of_a_series_is_what_an_ensemble_is_adapted_to(originals, make_specialist):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from eosfm.bands import BandSet
-from eosfm.contracts import Pyramid, missing_extra
+from eosfm.contracts import ConfigError, Pyramid, missing_extra
 from eosfm.data.chips import ChipSet
 from eosfm.ensemble import Specialist
 from eosfm.seeding import purpose_seed, seeded
@@ -53,13 +53,16 @@ def untrained(specialists: Sequence[Specialist], seed: int) -> list[Specialist]:
 
 
 class FromScratch(nn.Module):
-    """A network of segmentation-models-pytorch or timm on standardised input, all of it trained on the task's labels."""
+    """A network of segmentation-models-pytorch or timm on standardised input, all of it trained on the task's labels.
 
-    def __init__(self, network: nn.Module, statistics: BandStatistics) -> None:
+    Several dates are so many times the bands, read at once.
+    """
+
+    def __init__(self, network: nn.Module, statistics: BandStatistics, dates: int = 1) -> None:
         super().__init__()
         self.network = network
-        self.register_buffer("mean", torch.tensor(statistics.mean).view(1, -1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(statistics.std).view(1, -1, 1, 1), persistent=False)
+        for name, values in (("mean", statistics.mean), ("std", statistics.std)):
+            self.register_buffer(name, torch.tensor(values).repeat(dates).view(1, -1, 1, 1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits for ``x`` in declared units; pixels that are not finite become the mean."""
@@ -72,11 +75,15 @@ def scratch(architecture: str, train: ChipSet, task: TaskSpec, seed: int) -> nn.
     """A network that learns from the case's labels only: timm's ``architecture`` under the case's head; "" for our own choice.
 
     Raises:
-        ConfigError: an architecture that timm does not have, or that gives no pyramid.
+        ConfigError: an architecture that timm does not have, or that gives no pyramid; several dates.
     """
     scenes = task.kind in ("classification", "multilabel")
     if not architecture:
-        return (scene_network if scenes else unet)(train.bands, len(task.classes), train.statistics(), seed)
+        return (scene_network if scenes else unet)(
+            train.bands, len(task.classes), train.statistics(), seed, train.dates
+        )
+    if train.dates != 1:
+        raise ConfigError(f"scratch:{architecture} reads one date; {train.name} has {train.dates}: take scratch")
     pyramid = plan_pyramid(architecture, len(train.bands), task.chip_size)
     with seeded(purpose_seed(seed, "scratch")):
         body = other_architecture(architecture, len(train.bands), task.chip_size, pyramid.levels)
@@ -96,22 +103,22 @@ class Scratch(nn.Module):
         return [m.permute(0, 3, 1, 2) if self._last else m for m in self.input(x)]
 
 
-def unet(bands: BandSet, outputs: int, statistics: BandStatistics, seed: int) -> FromScratch:
+def unet(bands: BandSet, outputs: int, statistics: BandStatistics, seed: int, dates: int = 1) -> FromScratch:
     """A U-Net with a ResNet-18 encoder, random weights (14 M parameters)."""
     try:
         import segmentation_models_pytorch as smp
     except ImportError:
         raise missing_extra("segmentation-models-pytorch", "train") from None
     with seeded(purpose_seed(seed, "unet")):
-        net = smp.Unet("resnet18", encoder_weights=None, in_channels=len(bands), classes=outputs)
-    return FromScratch(net, statistics)
+        net = smp.Unet("resnet18", encoder_weights=None, in_channels=dates * len(bands), classes=outputs)
+    return FromScratch(net, statistics, dates)
 
 
-def scene_network(bands: BandSet, outputs: int, statistics: BandStatistics, seed: int) -> FromScratch:
+def scene_network(bands: BandSet, outputs: int, statistics: BandStatistics, seed: int, dates: int = 1) -> FromScratch:
     """The specialists' own architecture trained from scratch on a scene task: ConvNeXtV2-Atto with a linear head."""
     from eosfm.specialists.encoder import ConvNeXtV2Atto
     from eosfm.tasks.heads import SceneHead
 
     with seeded(purpose_seed(seed, "scene-network")):
-        encoder = ConvNeXtV2Atto(len(bands))
-        return FromScratch(nn.Sequential(encoder, SceneHead(encoder.out_channels, outputs)), statistics)
+        encoder = ConvNeXtV2Atto(dates * len(bands))
+        return FromScratch(nn.Sequential(encoder, SceneHead(encoder.out_channels, outputs)), statistics, dates)

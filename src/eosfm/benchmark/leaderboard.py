@@ -12,6 +12,7 @@ from eosfm.benchmark.ledger import Ledger, Row
 from eosfm.benchmark.scores import METRICS
 from eosfm.benchmark.suite import CONSTANT, ENSEMBLE, RANDOM, SCRATCH, SINGLE, UNTRAINED, Suite
 from eosfm.benchmark.suite import STATISTICS as STATISTICS_OF_IMAGES
+from eosfm.benchmark.trials import LOWER_IS_BETTER
 from eosfm.training.scoring import STATISTICS, Statistic
 
 
@@ -95,7 +96,8 @@ def _board(case: str, rows: list[Row], ledger: Ledger) -> Board:
         )  # fmt: skip
     standings.sort(key=lambda s: -s.score.value if higher else s.score.value)
     singles = [s for s in standings if s.model.startswith(SINGLE) and s.validation is not None]
-    best = max(singles, key=lambda s: s.validation or 0.0) if singles else None
+    sign = -1 if rows[0]["kind"] in LOWER_IS_BETTER else 1
+    best = max(singles, key=lambda s: sign * (s.validation or 0.0)) if singles else None
     return Board(case, metric, higher, tuple(standings), best.model if best else None)
 
 

@@ -37,14 +37,14 @@ class Measured:
 
 
 class Ledger:
-    """``results.jsonl`` of a folder, with the scores of single chips in ``chips/<key>.npz``.
+    """``results.jsonl`` of a folder, with the scores of single chips in ``chips/<key>.npz``; ``trials.jsonl`` without.
 
     A row is one write to the end of the file, after its chips; what a killed process left of a line is cut off when the
     file is opened to write.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.path = folder, folder / "results.jsonl"
+    def __init__(self, folder: Path, name: str = "results.jsonl") -> None:
+        self.folder, self.path = folder, folder / name
 
     @contextmanager
     def writing(self) -> Iterator[Ledger]:
@@ -54,7 +54,7 @@ class Ledger:
             ConfigError: another process writes to it.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".lock").open("w") as lock:
+        with (self.folder / f".{self.path.name}.lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
@@ -87,12 +87,13 @@ class Ledger:
             out.append(row)
         return out
 
-    def add(self, row: Row, table: NDArray[Any]) -> None:
-        """Write ``row`` and the counts of its test chips ``table``."""
-        packed = io.BytesIO()
-        np.savez_compressed(packed, table=table)
-        with atomic_file(self.folder / "chips" / f"{row['key']}.npz") as tmp:
-            tmp.write_bytes(packed.getvalue())
+    def add(self, row: Row, table: NDArray[Any] | None = None) -> None:
+        """Write ``row`` and, where it was scored, the counts of its test chips ``table``."""
+        if table is not None:
+            packed = io.BytesIO()
+            np.savez_compressed(packed, table=table)
+            with atomic_file(self.folder / "chips" / f"{row['key']}.npz") as tmp:
+                tmp.write_bytes(packed.getvalue())
         line = (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n").encode()
         fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:

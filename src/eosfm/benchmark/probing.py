@@ -34,12 +34,14 @@ def probe(model: str, build: Callable[[], Ensemble | Backbone], splits: Splits, 
     """Linear probe (the main score) and k-NN of ``model`` on the test scenes; with every score.
 
     Raises:
-        DataError: not scenes.
+        DataError: not scenes, or several dates.
     """
     if splits.train.kind not in ("classification", "multilabel"):
         raise DataError(
             f"{splits.train.name} is {splits.train.kind}; a frozen-probe needs scenes: use protocol pangaea"
         )
+    if splits.train.dates != 1:
+        raise DataError(f"{splits.train.name}: chips of {splits.train.dates} dates; a frozen-probe reads scenes of one")
     parts = (splits.train, splits.validation, splits.test)
     if model == CONSTANT:
         return _constant(splits)

@@ -16,6 +16,7 @@ from eosfm.training.settings import FitConfig
 _PAPER = "EoS-FM paper (arXiv 2511.21523v1) 4.1"
 _TUTORIAL = "NeurIPS tutorial 'Geospatial Foundation Models', adaptation protocol of GEO-Bench-2"
 _SPACE = "code of the GEO-Bench-2 leaderboard"
+_SILENT = "the sources at hand are silent"
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ class GeoBench2:
     )
     trials: int = field(
         default=16,
-        metadata={"source": f"{_SPACE}: default of n_trials; the search space is not in the sources at hand"},
+        metadata={"source": f"{_SPACE}: default of n_trials; here a case asks for its trials, 0 unless it does"},
     )
     metrics: Mapping[str, str] = field(
         default_factory=lambda: {
@@ -156,9 +157,44 @@ class GeoBench2:
     label_fractions: tuple[float, ...] = field(
         default=(1.0,), metadata={"source": f"{_SPACE}, column data_percentages; which are asked for is not said"}
     )
-    epochs: None = field(
-        default=None, metadata={"source": "not in the sources at hand; early stopping by early_stop_patience"}
+    fine_tuning: str = field(
+        default="all parameters, one optimiser, one learning rate",
+        metadata={"source": "ours, the simplest: a lower rate for encoders is not in the sources at hand"},
     )
+    decoder_channels: int = field(default=64, metadata={"source": f"ours: {_SILENT}"})
+    epochs: int = field(default=50, metadata={"source": f"ours: {_SILENT}"})
+    patience: int = field(
+        default=10, metadata={"source": f"{_SPACE}, column early_stop_patience, in epochs; the value is ours"}
+    )
+    schedule: Literal["cosine"] = field(default="cosine", metadata={"source": f"ours: {_SILENT}"})
+    warmup: float = field(default=0.05, metadata={"source": f"ours: {_SILENT}"})
+    learning_rate: float = field(
+        default=1e-4, metadata={"source": f"ours (PANGAEA's): {_SILENT}. Also the first trial's"}
+    )
+    weight_decay: float = field(
+        default=0.05, metadata={"source": f"ours (PANGAEA's): {_SILENT}. Also the first trial's"}
+    )
+    batch_size: int = field(default=16, metadata={"source": f"ours: {_SILENT}. Also the first trial's"})
+    search_learning_rate: tuple[float, float] = field(
+        default=(1e-5, 1e-2), metadata={"source": f"ours, drawn log-uniformly: {_SILENT}"}
+    )
+    search_weight_decay: tuple[float, float] = field(
+        default=(1e-3, 0.3), metadata={"source": f"ours, drawn log-uniformly: {_SILENT}"}
+    )
+    search_batch_size: tuple[int, ...] = field(default=(8, 16, 32), metadata={"source": f"ours: {_SILENT}"})
+    search_choice: str = field(
+        default="best validation score on one seed; the test split is not looked at",
+        metadata={
+            "source": f"ours: {_SILENT}. The leaderboard has columns lr, weight_decay and batch_size for what won"
+        },
+    )
+
+    def fit_config(self, seed: int) -> FitConfig:
+        """The training of a case without trials, and the first of its trials."""
+        return FitConfig(
+            epochs=self.epochs, batch_size=self.batch_size, learning_rate=self.learning_rate, weight_decay=self.weight_decay,
+            warmup=self.warmup, schedule=self.schedule, patience=self.patience, seed=seed,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -1,70 +1,34 @@
 """`eosfm bench`: every case with every model and seed, one row each. Finished rows are never measured again.
 
 A row's key is the hash of whatever its score depends on (case, model, seed, the specialists' weights, the protocol's
-numbers), so a changed file is another row, and two files that share a case share its rows.
+numbers), so a changed file is another row, and two files that share a case share its rows. Trials are rows of a file of
+their own; they come first, then the seeds run with what they chose. On a cluster workers measure, and only the process that
+was started writes.
 """
 
 from __future__ import annotations
 
-import platform
-import tempfile
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
-from eosfm._version import __version__
-from eosfm.benchmark import probing
-from eosfm.benchmark.backbones import Backbone
-from eosfm.benchmark.baselines import ConstantPredictor, scratch, untrained
-from eosfm.benchmark.frozen import adapt_backbone, open_backbone, require_same_weights
-from eosfm.benchmark.ledger import Ledger, Measured, Row
-from eosfm.benchmark.protocol import FrozenProbe, Pangaea, settings
-from eosfm.benchmark.readings import is_named
-from eosfm.benchmark.subsets import class_shares, stratified
-from eosfm.benchmark.suite import (
-    CONSTANT,
-    PROBE,
-    SCRATCH,
-    SCRATCH_OF,
-    SINGLE,
-    UNTRAINED,
-    Case,
-    Suite,
-    models_of,
-    without_specialists,
-)
-from eosfm.config import to_plain
-from eosfm.contracts import BandError, ConfigError, EosfmError
-from eosfm.data.chips import Splits
-from eosfm.data.files import open_data
-from eosfm.ensemble import Ensemble, Specialist
+from eosfm.benchmark import trials
+from eosfm.benchmark.frozen import require_same_weights
+from eosfm.benchmark.ledger import Ledger, Row
+from eosfm.benchmark.measuring import Attempt, Data, Job, attempt, specialists_of
+from eosfm.benchmark.protocol import PROTOCOLS, settings
+from eosfm.benchmark.suite import CONSTANT, SINGLE, Case, Suite, models_of, without_specialists
+from eosfm.benchmark.trials import Hyper
+from eosfm.cluster import Lost, Task, connected, run_tasks
+from eosfm.config import absolute, paths_read, read_record, to_plain
+from eosfm.contracts import ConfigError
 from eosfm.files import sha256_bytes
-from eosfm.seeding import purpose_seed
-from eosfm.specialists.store import load_specialist
-from eosfm.specialists.zoo import ZooEntry, find
-from eosfm.tasks.model import HeadConfig, TaskSpec
 from eosfm.training.energy import EnergyMeter
-from eosfm.training.fit import adapt_ensemble
-from eosfm.training.module import fit
-from eosfm.training.scoring import score
 from eosfm.training.settings import Progress
 
-
-@dataclass(frozen=True)
-class Job:
-    """One row to be."""
-
-    case: Case
-    model: str
-    seed: int
-    key: str
+_LATER = {"task": "", "mode": "frozen", "trials": 0, "join": None}
+"""fields of `Case` that came after the first rows: they enter a key where they are not this"""
 
 
 def plan(suite: Suite) -> list[Job]:
@@ -73,19 +37,42 @@ def plan(suite: Suite) -> list[Job]:
     Raises:
         ZooError, ConfigError: specialists that are not there, or none left.
     """
-    jobs = []
+    return [job for jobs in _planned(suite) for job in jobs if job.trial is None]
+
+
+def plan_trials(suite: Suite) -> list[Job]:
+    """All trials that they need, those of a model side by side."""
+    return [job for jobs in _planned(suite) for job in jobs if job.trial is not None]
+
+
+def _planned(suite: Suite) -> list[list[Job]]:
+    """Per case and model its trials, then its rows."""
+    out = []
     for case in suite.cases:
-        entries = _specialists(suite, case)
-        hashes = {e.card.name: e.card.weights.sha256 for e in entries}
-        protocol = FrozenProbe() if case.protocol == PROBE else Pangaea()
-        numbers = [(s.name, repr(s.value)) for s in settings(protocol)]
+        hashes = {e.card.name: e.card.weights.sha256 for e in specialists_of(suite, case)}
+        numbers = [(s.name, repr(s.value)) for s in settings(PROTOCOLS[case.protocol])]
+        first, *_ = seeds = suite.seeds_of(case)
         for model in models_of(suite, case, list(hashes)):
             used = {n: h for n, h in hashes.items() if not model.startswith(SINGLE) or model == SINGLE + n}
             seen = () if without_specialists(model) else tuple(used.items())
-            for seed in suite.seeds:
-                facts = (to_plain(case), numbers, model, seed, seen)
-                jobs.append(Job(case, model, seed, sha256_bytes(repr(facts).encode())[:24]))
-    return jobs
+            count = 0 if model == CONSTANT else case.trials
+            tries = [
+                Job(case, model, first, _key((_plain(replace(case, trials=0)), numbers, model, first, seen, n)), n)
+                for n in range(count)
+            ]
+            judge = (first,) if count else ()  # the seed that chose
+            out.append(
+                tries + [Job(case, model, s, _key((_plain(case), numbers, model, s, seen, *judge))) for s in seeds]
+            )
+    return out
+
+
+def _plain(case: Case) -> object:
+    return {k: v for k, v in to_plain(case).items() if k not in _LATER or (k != "task" and v != _LATER[k])}
+
+
+def _key(facts: object) -> str:
+    return sha256_bytes(repr(facts).encode())[:24]
 
 
 @dataclass(frozen=True)
@@ -100,152 +87,139 @@ class Suited:
     """what should have been measured and could not be, with the reason"""
 
 
-def run_suite(suite: Suite, progress: Progress | None = None) -> Suited:
+@dataclass
+class _Book:
+    """Where attempts are noted: rows in the ledgers, at once; the rest in memory."""
+
+    results: Ledger
+    trials: Ledger
+    left_out: dict[tuple[str, str], str] = field(default_factory=dict)
+    problems: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    def closed(self, job: Job) -> bool:
+        """Whether the case, or the model on it, has failed already."""
+        one = (job.case.name, job.model)
+        return one in self.left_out or one in self.problems or (job.case.name, "") in self.problems
+
+    def note(self, job: Job, done: Attempt) -> None:
+        """Write what came of ``job``."""
+        one = (job.case.name, "" if done.no_data else job.model)
+        if done.row is not None and job.trial is None:
+            try:
+                require_same_weights(done.row, self.results.rows())
+            except ConfigError as e:
+                self.problems[one] = f"{job.case.name}, {job.model}: {e}"
+                return
+        if done.row is not None:
+            (self.results if job.trial is None else self.trials).add(done.row, done.table)
+        elif done.left_out:
+            self.left_out[one] = done.left_out
+        else:
+            self.problems[one] = done.problem
+
+
+def run_suite(
+    suite: Suite, progress: Progress | None = None, *, cluster: str | None = None, workers: int = 0
+) -> Suited:
     """Measure what is missing. A case or a model that fails does not stop the others.
 
+    Args:
+        suite: what to measure.
+        progress: called with the fraction done and a line.
+        cluster: address of a Ray cluster whose machines measure (`eosfm.cluster.connected`); default this process.
+        workers: on a cluster, at most so many rows at once; 0 is as many as there is room for.
+
     Raises:
-        ConfigError: another process writes to the same results.
+        ConfigError: another process writes to the same results; a cluster that is not there or cannot do it.
     """
-    left_out: dict[tuple[str, str], str] = {}
-    problems: dict[tuple[str, str], str] = {}
-    jobs = plan(suite)
-    with Ledger(suite.folder).writing() as ledger:
-        there = {r["key"]: r for r in ledger.rows()}
+    jobs, tries = plan(suite), plan_trials(suite)
+    with ExitStack() as stack:
+        results = stack.enter_context(Ledger(suite.folder).writing())
+        book = _Book(results, stack.enter_context(Ledger(suite.folder, "trials.jsonl").writing()))
+        there = {r["key"] for r in results.rows()}
         todo = [j for j in jobs if j.key not in there]
-        meter = EnergyMeter() if todo else None
-        opened: tuple[object, Splits] | None = None
-        for number, job in enumerate(todo):
-            name, one = job.case.name, (job.case.name, job.model)
-            if one in left_out or one in problems or (name, "") in problems:
-                continue
-            data = replace(job.case.data, seed=job.seed) if job.case.draw else job.case.data
-            wanted = (data, job.case.labels, job.seed if job.case.labels < 1 else None)
-            if opened is None or opened[0] != wanted:
-                try:
-                    opened = wanted, _data(job.case, data, job.seed)
-                except EosfmError as e:
-                    problems[name, ""] = f"{name}: {e}"
-                    continue
-            try:
-                row, table = _measure(job, suite, opened[1], meter, _within(progress, number, len(todo), job))
-                require_same_weights(row, list(there.values()))
-            except BandError as e:
-                left_out[one] = f"{name}, {job.model}: {e}"
-            except EosfmError as e:
-                problems[one] = f"{name}, {job.model}: {e}"
-            else:
-                ledger.add(row, table)
-                there[job.key] = row
-    return Suited([there[j.key] for j in jobs if j.key in there], list(left_out.values()), list(problems.values()))
-
-
-def _measure(
-    job: Job, suite: Suite, splits: Splits, meter: EnergyMeter | None, progress: Progress | None
-) -> tuple[Row, NDArray[Any]]:
-    case, started = job.case, time.time()
-    alone = is_named(job.model) or job.model.startswith(SCRATCH_OF)
-    specialists = [] if alone else [load_specialist(e.folder) for e in _specialists(suite, case)]
-    if job.model.startswith(SINGLE):
-        specialists = [s for s in specialists if s[1].name == job.model[len(SINGLE) :]]
-    if job.model == UNTRAINED:
-        specialists = untrained(specialists, job.seed)
-    build: Callable[[], Ensemble | Backbone] = partial(_ensemble, specialists, splits, case, job.seed)
-    if is_named(job.model):
-        build = partial(open_backbone, job.model, splits, job.seed)
-    assert meter is not None
-    with meter.measure(job.model) as energy:
-        if case.protocol == PROBE:
-            done = probing.probe(job.model, build, splits, job.seed)
-        else:
-            done = _train(job, build, splits, progress)
-    parts = (splits.train, splits.validation, splits.test)
-    row: Row = {
-        "key": job.key, "case": case.name, "model": job.model, "seed": job.seed, "protocol": case.protocol,
-        "differs": _differs(case), "metrics": done.metrics, "validation": done.validation, "kind": splits.train.kind,
-        "classes": list(splits.train.classes), "parameters": done.parameters, "trained_parameters": done.trained,
-        "note": done.note, "weights_sha256": done.weights, "data": splits.train.name, "data_sha256": [p.sha256() for p in parts],
-        "split": splits.rule, "chips": [len(p) for p in parts],
-        "specialists": {c.name: c.weights.sha256 for _, c in specialists},
-        "seconds": round(energy.seconds, 2), "kwh": energy.kwh, "co2_kg": energy.co2_kg,
-        "versions": {"eosfm": __version__, "torch": torch.__version__, "python": platform.python_version()},
-        "hardware": f"{platform.machine()}, {torch.get_num_threads()} threads", "at": round(started),
-    }  # fmt: skip
-    return row, done.table
-
-
-def _train(job: Job, build: Callable[[], Ensemble | Backbone], splits: Splits, progress: Progress | None) -> Measured:
-    """PANGAEA: fusion and decoder on a frozen encoder; the test split is looked at once."""
-    protocol, case = Pangaea(), job.case
-    config = replace(case.fit or protocol.fit_config(job.seed), seed=job.seed)
-    head = case.head or HeadConfig(
-        decoder=protocol.decoder, channels=protocol.decoder_channels, dropout=protocol.dropout
-    )
-    side = -(-max(splits.train.size) // 32) * 32
-    task = TaskSpec(kind=splits.train.kind, classes=splits.train.classes, chip_size=side, head=head)
-    best: float | None = None
-    note = weights = ""
-    if job.model == CONSTANT:
-        model: torch.nn.Module = ConstantPredictor(splits.train)
-    elif job.model.startswith(SCRATCH):
-        model = scratch(job.model.removeprefix(SCRATCH).removeprefix(":"), splits.train, task, job.seed)
-        with tempfile.TemporaryDirectory(prefix="eosfm-bench-") as folder:
-            best = fit(
-                model, task.kind, len(task.classes), splits.train, splits.validation, config, folder=Path(folder),
-                progress=progress, label=job.model, short=True,
-            ).best  # fmt: skip
-    elif isinstance(encoder := build(), Backbone):
-        model, result = adapt_backbone(encoder, splits, task, config, progress=progress, label=job.model)
-        best, note, weights = result.best, encoder.note, encoder.sha256
-    else:
-        model, result, _ = adapt_ensemble(encoder, splits, task, config, progress=progress, label=job.model)
-        best = result.best
-    scores = score(model.eval(), splits.test, job.seed)
-    metrics = [{"name": m.name, "value": m.value, "low": m.low, "high": m.high} for m in scores.metrics]
-    count = sum(p.numel() for p in model.parameters())
-    frozen = sum(p.numel() for n, p in model.named_parameters() if ".encoders." in f".{n}")
-    trained = 0 if job.model == CONSTANT else count - frozen
-    return Measured(scores.per_chip, metrics, best, count, trained, note, weights)
-
-
-def _ensemble(specialists: Sequence[Specialist], splits: Splits, case: Case, seed: int) -> Ensemble:
-    return Ensemble(
-        specialists, splits.train.bands, statistics=splits.train.statistics(), rules=case.rules, normalise=case.normalise,
-        seed=purpose_seed(seed, "fusion"),
-    )  # fmt: skip
-
-
-def _specialists(suite: Suite, case: Case) -> list[ZooEntry]:
-    entries = find(suite.zoo, case.only)
-    if unknown := set(case.leave_out) - {e.card.name for e in find(suite.zoo)}:
-        raise ConfigError(f"{case.name}: leave_out names {', '.join(sorted(unknown))}, which {suite.zoo} does not hold")
-    kept = [e for e in entries if e.card.name not in case.leave_out]
-    if not kept:
-        raise ConfigError(f"{case.name}: no specialist is left")
-    return kept
-
-
-def _data(case: Case, data: Any, seed: int) -> Splits:
-    splits = open_data(data)
-    if case.labels == 1:
-        return splits
-    train = splits.train
-    labels = np.concatenate([train.batch([i])[1].numpy() for i in range(len(train))])
-    chosen = stratified(train.kind, class_shares(train.kind, labels, len(train.classes)), case.labels, seed)
-    part = train.subset(list(chosen.indices))
-    return Splits(
-        part, splits.validation, splits.test, rule=f"{splits.rule}; {len(part)} of {len(train)} training chips"
+        tried = {r["key"] for r in book.trials.rows()}
+        wanted = {(j.case.name, j.model) for j in todo}
+        first = [t for t in tries if t.key not in tried and (t.case.name, t.model) in wanted]
+        each = _serial
+        if cluster is not None and todo:
+            there_too = absolute(suite)
+            shared = [p for p in [there_too.cache_folder] if p]
+            given = [there_too.zoo, *paths_read(there_too.cases)]
+            stack.enter_context(connected(cluster, shared=shared, given=given))
+            each = partial(_on_cluster, workers=workers)
+        total = len(first) + len(todo)
+        each(suite, first, book, _part(progress, 0, total))
+        rows = [_decided(j, tries, book) for j in todo]
+        each(suite, [j for j in rows if j is not None], book, _part(progress, len(first), total))
+        found = {r["key"]: r for r in results.rows()}
+    return Suited(
+        [found[j.key] for j in jobs if j.key in found], list(book.left_out.values()), list(book.problems.values())
     )
 
 
-def _differs(case: Case) -> list[str]:
-    """Where a row does not follow its protocol."""
-    out = [f"training: {case.fit.epochs} epochs of batch {case.fit.batch_size}"] if case.fit else []
-    return out + ([f"head: {case.head.decoder}, {case.head.channels} channels"] if case.head else [])
-
-
-def _within(progress: Progress | None, number: int, total: int, job: Job) -> Progress | None:
-    if progress is None:
+def _decided(job: Job, tries: Sequence[Job], book: _Book) -> Job | None:
+    """``job`` with what its trials chose; None where they chose nothing."""
+    own = [t.key for t in tries if (t.case.name, t.model) == (job.case.name, job.model)]
+    if not own or book.closed(job):
+        return job
+    there = {r["key"]: r for r in book.trials.rows()}
+    best = trials.best([there[k] for k in own if k in there])
+    if best is None or len(there.keys() & set(own)) < len(own):
+        reasons = sorted({there[k]["problem"] for k in own if k in there} - {""}) or ["some were lost"]
+        book.problems[job.case.name, job.model] = f"{job.case.name}, {job.model}: its trials: {'; '.join(reasons)}"
         return None
-    label = f"{number + 1} of {total}: {job.case.name}, {job.model}, seed {job.seed}"
-    progress(number / total, label)
-    return lambda fraction, line: progress((number + fraction) / total, f"{label}: {line}")
+    return replace(job, hyper=read_record(Hyper, best["hyper"], str(book.trials.path)))
+
+
+Part = Callable[[int], Progress | None]
+
+
+def _serial(suite: Suite, jobs: Sequence[Job], book: _Book, part: Part) -> None:
+    data, meter = Data(), EnergyMeter() if jobs else None
+    for number, job in enumerate(jobs):
+        if not book.closed(job):
+            assert meter is not None
+            tell = part(number)
+            if tell:
+                tell(0.0, str(job))
+            book.note(job, attempt(job, suite, data, meter, _labelled(tell, str(job))))
+
+
+def _on_cluster(suite: Suite, jobs: Sequence[Job], book: _Book, part: Part, *, workers: int) -> None:
+    sent, open_jobs, landed = absolute(suite), [j for j in jobs if not book.closed(j)], []
+    tasks = [Task(str(j), partial(_elsewhere, sent, replace(j, case=absolute(j.case)))) for j in open_jobs]
+
+    def note(number: int, done: Attempt | Lost) -> None:
+        landed.append(number)
+        job = open_jobs[number]
+        if isinstance(done, Lost):
+            done = Attempt(problem=f"{job}: the process that measured it was lost twice ({done.reason}); start again")
+        if not book.closed(job) or done.row is not None:
+            book.note(job, done)
+
+    def tell(name: str, fraction: float, line: str) -> None:
+        if step := part(len(landed)):
+            step(min(fraction, 0.99), line if line.startswith(name) else f"{name}: {line}")
+
+    if tasks:
+        run_tasks(tasks, at_once=workers, progress=tell, landed=note)
+
+
+def _elsewhere(suite: Suite, job: Job, beside: int = 1, progress: Progress | None = None) -> Attempt:
+    """What a worker does: all of it but writing."""
+    return attempt(job, suite, Data(), EnergyMeter(share=1 / max(1, beside)), progress)
+
+
+def _part(progress: Progress | None, before: int, total: int) -> Part:
+    def part(number: int) -> Progress | None:
+        if progress is None:
+            return None
+        done = before + number
+        return lambda fraction, line: progress((done + fraction) / total, f"{done + 1} of {total}: {line}")
+
+    return part
+
+
+def _labelled(tell: Progress | None, label: str) -> Progress | None:
+    return None if tell is None else lambda fraction, line: tell(fraction, f"{label}: {line}")

@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from eosfm.benchmark.protocol import PROTOCOLS, FrozenProbe
 from eosfm.benchmark.readings import LIBRARIES, Name, is_named
+from eosfm.benchmark.tasks import TASKS
 from eosfm.config import read_record, read_yaml, record
 from eosfm.contracts import ConfigError, known
 from eosfm.data.files import DataConfig
+from eosfm.dates import Join
 from eosfm.fusion.fuse import Normalise
 from eosfm.rules import DEFAULT_RULES
 from eosfm.specialists.card import require_safe_name
@@ -28,9 +31,9 @@ MODELS = {
     ENSEMBLE: "all specialists of the case",
     SCRATCH: "a network trained on the case's labels only: a U-Net, or ConvNeXtV2-Atto for scenes (trainings only)",
     "scratch:NAME": "timm's network NAME (resnet18, resnet50) with the case's head, all trained from scratch (trainings only)",
-    **{f"{library}:NAME": f"frozen: {what}; see eosfm bench-models" for library, what in LIBRARIES.items()},
+    **{f"{library}:NAME": f"frozen: {what}; see eosfm bench models" for library, what in LIBRARIES.items()},
 }
-PROBE, PANGAEA = "frozen-probe", "pangaea"
+PROBE, PANGAEA, GEOBENCH2 = "frozen-probe", "pangaea", "geobench2"
 
 
 @record
@@ -39,7 +42,15 @@ class Case:
 
     name: str
     data: DataConfig
-    protocol: Literal["frozen-probe", "pangaea"]
+    protocol: Literal["frozen-probe", "pangaea", "geobench2"]
+    task: str = ""
+    """which task of a benchmark this is (`eosfm.benchmark.tasks.TASKS`): its page then has IQM or Distance To Best"""
+    mode: Literal["frozen", "full"] = "frozen"
+    """geobench2: train fusion and head only, or every parameter of every encoder too"""
+    trials: int = 0
+    """geobench2: so many choices of learning rate, weight decay and batch size, judged by validation on the first seed"""
+    join: Join | None = None
+    """how several dates become one; default mean under geobench2, else concat of two (a change) and mean of more"""
     leave_out: tuple[str, ...] = ()
     """specialists that may not take part, because they saw these data"""
     only: tuple[str, ...] | None = None
@@ -61,6 +72,16 @@ class Case:
             raise ValueError(f"labels {self.labels} is a share of the training labels, above 0 to 1")
         if self.protocol == PROBE and (self.fit is not None or self.head is not None):
             raise ValueError(f"{self.name}: a {PROBE} trains no head; leave fit and head out")
+        if self.trials < 0 or (self.protocol != GEOBENCH2 and (self.trials or self.mode != "frozen")):
+            raise ValueError(f"{self.name}: mode full and trials (0 or more) are of protocol {GEOBENCH2}")
+        if self.task and self.task not in TASKS:
+            raise ValueError(f"{self.name}: unknown task {self.task!r}; {known(TASKS)}")
+
+    @property
+    def benchmark_task(self) -> str:
+        """Its name in `eosfm.benchmark.tasks.TASKS`: what it says, or the task of its protocol with its data; "" is none."""
+        name = f"{self.protocol}/{self.data.dataset.removeprefix(f'{self.protocol}-')}"
+        return self.task or (name if name in TASKS else "")
 
 
 @record
@@ -71,13 +92,17 @@ class Suite:
     zoo: Path = Path("zoo")
     cases: tuple[Case, ...]
     models: tuple[str, ...] = (CONSTANT, STATISTICS, RANDOM, UNTRAINED, "single:*", ENSEMBLE)
-    seeds: tuple[int, ...] = (0,)
+    seeds: tuple[int, ...] | None = None
+    """default those of each case's protocol: five under geobench2, 234 under pangaea, 0 for a probe"""
     output: Path | None = None
     """folder of results.jsonl; default ``runs/bench/NAME``"""
+    cache_folder: Path | None = None
+    """frozen features are kept there, for other runs too; default in memory"""
 
     def __post_init__(self) -> None:
         require_safe_name(self.name)
-        for what, values in (("cases", [c.name for c in self.cases]), ("models", self.models), ("seeds", self.seeds)):
+        seeds = (0,) if self.seeds is None else self.seeds
+        for what, values in (("cases", [c.name for c in self.cases]), ("models", self.models), ("seeds", seeds)):
             if not values or len(set(values)) < len(values):
                 raise ValueError(
                     f"{what}: expected one or more, each once; got {', '.join(map(str, values)) or 'none'}"
@@ -90,6 +115,13 @@ class Suite:
                     raise ValueError(str(e)) from None
             elif m not in MODELS and not m.startswith((SINGLE, SCRATCH_OF)):
                 raise ValueError(f"unknown model {m!r}; {known(MODELS)}")
+
+    def seeds_of(self, case: Case) -> tuple[int, ...]:
+        """The seeds of a case's rows; its trials have the first."""
+        if self.seeds is not None:
+            return self.seeds
+        p = PROTOCOLS[case.protocol]
+        return (p.seed,) if isinstance(p, FrozenProbe) else p.seeds
 
     @property
     def folder(self) -> Path:

@@ -44,6 +44,12 @@ class About:
         return Chips(images, labels, self.bands, self.kind, self.classes, name, self.licence, self.source, tuple(ids))
 
 
+def thrice(bands: BandSet) -> BandSet:
+    """The one band of ``bands`` three times over: a composite, as the paper's CaFFe specialist reads it."""
+    (band,) = bands
+    return BandSet((band, band, band))
+
+
 def data_folder(root: Path | str, name: str, *markers: str) -> Path:
     """``root/name``, or ``root`` itself if it is that folder: the one that holds all of the files ``markers``.
 

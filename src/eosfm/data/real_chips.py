@@ -19,7 +19,7 @@ from eosfm.bands import BandSet
 from eosfm.contracts import DataError, known
 from eosfm.data.archives import ImageSource, Mode, Pixels, centre_crop, decode_images
 from eosfm.data.chips import Chips, Splits, split_indices
-from eosfm.data.folders import FRACTIONS, SPLITS, About, data_folder, read_rows
+from eosfm.data.folders import FRACTIONS, SPLITS, About, data_folder, read_rows, thrice
 from eosfm.seeding import purpose_seed
 
 EUROSAT_CLASSES = (
@@ -59,7 +59,7 @@ _UC_MERCED = About(
 )
 _MSTAR = About(
     "MSTAR",
-    BandSet.of("sar-x", ("HH", "HH", "HH"), "8bit"),
+    BandSet.of("sar-x", ("HH",), "8bit"),
     "classification",
     (),
     "US Air Force, approved for public release, distribution unlimited; no formal licence",
@@ -158,8 +158,10 @@ def uc_merced(root: Path | str, *, size: int = 128, per_class: int | None = None
         )
 
 
-def mstar(root: Path | str, *, size: int = 128, per_class: int | None = None, seed: int = 0) -> Splits:
-    """MSTAR targets: images uint8 ``(n, 3, size, size)``, the HH magnitude three times over; one of 10 vehicles.
+def mstar(
+    root: Path | str, *, size: int = 128, per_class: int | None = None, seed: int = 0, composite: bool = False
+) -> Splits:
+    """MSTAR targets: images uint8 ``(n, 1, size, size)``, the HH magnitude; one of 10 vehicles.
 
     Published chips are 128 to 193 pixels wide *depending on the class*, so all are cropped to one size about the middle,
     where the target is. Split at random by ``seed``, 60/20/20 in each class: views a few degrees apart are in different
@@ -171,9 +173,10 @@ def mstar(root: Path | str, *, size: int = 128, per_class: int | None = None, se
         size: side of the chips in pixels, 32 to 128.
         per_class: at most so many of each class in each split.
         seed: of the split, and of the draw of ``per_class``.
+        composite: the one band three times over, for training a specialist that reads three-band SAR composites.
 
     Raises:
-        DataError: the archive is missing or damaged, or a size out of range.
+        DataError: the archive is missing or damaged, a picture is not grey, or a size out of range.
         MissingExtra: Pillow is not installed.
     """
     if not 32 <= size <= 128:
@@ -185,7 +188,12 @@ def mstar(root: Path | str, *, size: int = 128, per_class: int | None = None, se
         drawn = split_indices(len(members), FRACTIONS, seed, [label for _, label in members])
         parts = {s: [members[i] for i in indices] for s, indices in zip(SPLITS, drawn, strict=True)}
         return _splits(
-            replace(_MSTAR, classes=tuple(groups), source=_MSTAR.source.format(size=size)),
+            replace(
+                _MSTAR,
+                classes=tuple(groups),
+                source=_MSTAR.source.format(size=size),
+                bands=thrice(_MSTAR.bands) if composite else _MSTAR.bands,
+            ),
             source,
             parts,
             "L",

@@ -10,6 +10,7 @@ import re
 import zipfile
 import zlib
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
@@ -35,6 +36,7 @@ from eosfm.data.folders import (
     read_raster,
     read_rows,
     stripes,
+    thrice,
 )
 from eosfm.inference.raster import Georeference, RasterFile
 from eosfm.tasks.kinds import IGNORE
@@ -46,7 +48,7 @@ Piece = tuple[NDArray[Any], Labels, str]
 
 _CAFFE = About(
     "CaFFe",
-    BandSet.of("sar", ("VV", "VV", "VV"), "8bit"),
+    BandSet.of("sar", ("VV",), "8bit"),
     "segmentation",
     ("not available", "rock", "glacier", "ocean and ice melange"),
     "CC-BY-4.0",
@@ -71,8 +73,10 @@ _CLOUD_BANDS = {
 }
 
 
-def caffe(root: Path | str, *, chip: int = 128, limit: int | None = None, seed: int = 0) -> Splits:
-    """Glacier zones: the grey radar amplitude three times over, uint8 ``(n, 3, chip, chip)``; labels ``(n, chip, chip)``.
+def caffe(
+    root: Path | str, *, chip: int = 128, limit: int | None = None, seed: int = 0, composite: bool = False
+) -> Splits:
+    """Glacier zones: the grey radar amplitude, uint8 ``(n, 1, chip, chip)``; labels ``(n, chip, chip)``.
 
     Split as GEO-Bench-2 does, by its 512-pixel samples (so the chips of one sample stay together); test glaciers occur in
     no other split. Class 0, "not available", is where the picture is 0 because nothing was recorded: it is part of the
@@ -83,11 +87,13 @@ def caffe(root: Path | str, *, chip: int = 128, limit: int | None = None, seed: 
         chip: side of the chips in pixels.
         limit: at most so many chips in each split, drawn by ``seed``.
         seed: of that draw.
+        composite: the one band three times over, for training a specialist that reads three-band SAR composites.
 
     Raises:
         DataError: missing files, or ones that contradict each other.
         RasterError: a damaged file.
     """
+    about = replace(_CAFFE, bands=thrice(_CAFFE.bands)) if composite else _CAFFE
     folder = data_folder(root, "geobench2_samples/caffe", "samples.csv")
     pieces: dict[str, list[Piece]] = {s: [] for s in SPLITS}
     for row in read_rows(folder / "samples.csv", ("tortilla:id", "tortilla:data_split")):
@@ -101,9 +107,11 @@ def caffe(root: Path | str, *, chip: int = 128, limit: int | None = None, seed: 
             raise DataError(f"{folder / sample / 'img.tif'}: {len(image)} bands; expected one, of values 0 to 255")
         zones = read_labels(folder / sample / "mask.tif")
         windows = [w for w in grid(zones.shape[0], zones.shape[1], chip, sample) if bool(_at(zones, w, chip).any())]
-        pieces[split] += _cut(np.repeat(image, 3, axis=0).astype(np.uint8), zones, windows, chip, f"caffe/{sample}")
+        pieces[split] += _cut(
+            np.repeat(image, len(about.bands), axis=0).astype(np.uint8), zones, windows, chip, f"caffe/{sample}"
+        )
     rule = f"GEO-Bench-2's split by sample; chips of {chip} pixels, empty ones left out"
-    return _splits(_CAFFE, pieces, limit, seed, rule)
+    return _splits(about, pieces, limit, seed, rule)
 
 
 def cloud_masks(

@@ -73,7 +73,7 @@ def real_plan(data: Path, seed: int, quick: bool) -> DemoPlan:
     n = 8 if quick else None
     reader = {
         "eurosat-rgb": ("EuroSAT RGB, all ten classes", partial(eurosat, root, None, n, seed), cls(6)),
-        "mstar": ("Ten vehicle classes in X-band SAR", partial(real.mstar, root, size=64, per_class=n, seed=seed), cls(5)),
+        "mstar": ("Ten vehicle classes in X-band SAR", partial(real.mstar, root, size=64, per_class=n, seed=seed, composite=True), cls(5)),
         "uc-merced": (
             "21 land uses in 0.3 m aerial pictures", partial(real.uc_merced, root, per_class=n, seed=seed), cls(12),
         ),
@@ -84,7 +84,7 @@ def real_plan(data: Path, seed: int, quick: bool) -> DemoPlan:
             "19 land covers in 12 Sentinel-2 bands, a few patches",
             partial(real.bigearthnet_s2, root, limit=n, seed=seed), cls(30, 4),
         ),
-        "caffe": ("Glacier zones in SAR", partial(real.caffe, root, limit=n, seed=seed), cls(12, 8)),
+        "caffe": ("Glacier zones in SAR", partial(real.caffe, root, limit=n, seed=seed, composite=True), cls(12, 8)),
         "clouds": (
             "Cloud and shadow in six Sentinel-2 bands", partial(real.cloud_masks, root, limit=n, seed=seed), cls(30, 8),
         ),

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from eosfm.adaptation import AdaptationPlan
 from eosfm.contracts import PYRAMID_CHANNELS, ConfigError, CorruptArtifact, Pyramid
+from eosfm.dates import Join, each_date, joined_channels, kept_features
 from eosfm.engine.fused import DTYPES, Fused, Precision, fused
 from eosfm.ensemble import Ensemble
 from eosfm.files import OutputError, atomic_file, sha256_bytes
@@ -124,6 +125,8 @@ def cached_features(
     folder: Path | None = None,
     orientations: int = 1,
     pooled: bool = False,
+    dates: int = 1,
+    join: Join = "mean",
     progress: Progress | None = None,
     label: str = "frozen features",
 ) -> Features:
@@ -136,6 +139,8 @@ def cached_features(
         folder: keep them here, and read those that are here already; None keeps them in memory.
         orientations: 1, or 2, 4 or 8 of the square's symmetries for augmentation: so many times the size.
         pooled: keep each map's mean, as a map of one pixel. Enough for a scene head (`can_pool`), and hundreds of times less.
+        dates: of each chip. Of a mean one row of features is kept, else all dates side by side (`eosfm.dates`).
+        join: how the features of several dates will become one pyramid.
         progress: called with fraction and line.
         label: begins the line, which tells the size.
 
@@ -145,13 +150,15 @@ def cached_features(
         CorruptArtifact: a shard that is not what was written.
     """
     turns = _turns(orientations, *chips.size)
-    need, views = size_in_bytes(ensemble, chips, precision, len(turns), pooled), range(len(ensemble.views))
+    copies = sum(joined_channels([1], dates, "mean" if join == "mean" else "concat"))
+    need = copies * size_in_bytes(ensemble, chips, precision, len(turns), pooled)
+    views, series = range(len(ensemble.views)), (dates, join) if dates > 1 else ()
     places: list[list[Path]] = []
     if folder is None:
         _require(need, _memory(), "memory", "set cache_folder: FOLDER to keep them on disk, or cache: false")
     else:
         weights = [weights_sha256(e) for e in ensemble.encoders]
-        places = [[folder / _key(ensemble, v, weights, t, precision, pooled) for v in views] for t in turns]
+        places = [[folder / _key(ensemble, v, weights, t, precision, pooled, *series) for v in views] for t in turns]
         there = sum(f.stat().st_size for row in places for p in row for f in p.glob("*.safetensors"))
         folder.mkdir(parents=True, exist_ok=True)
         _require(
@@ -176,7 +183,9 @@ def cached_features(
             for v, place in enumerate(places[t] if places else ()):
                 files[t][v].append(place / name)
             todo = [v for v in views if folder is None or not files[t][v][-1].exists()]
-            for v, levels in zip(todo, plan(pad(turned(x, turn)), todo) if todo else (), strict=True):
+            image = pad(turned(x, turn))
+            made = plan(image if dates == 1 else each_date(image, dates), todo) if todo else []
+            for v, levels in zip(todo, kept_features(made, image, dates, join), strict=True):
                 if folder is None:
                     kept[t][v].append(levels)
                 else:
@@ -244,19 +253,19 @@ def _runner(ensemble: Ensemble, precision: Precision, pooled: bool) -> Callable[
     return run
 
 
-def _key(ensemble: Ensemble, view: int, weights: list[str], turn: int, precision: Precision, pooled: bool) -> str:
+def _key(ensemble: Ensemble, view: int, weights: list[str], turn: int, precision: Precision, *how: object) -> str:
     """The hash of everything that the features of one view depend on, but the pixels."""
     plan: AdaptationPlan = ensemble.views[view]
     reads = (weights[ensemble._encoder_of[view]], plan.index, plan.convert, plan.mean, plan.std)
-    return sha256_bytes(repr((FORMAT, str(ensemble.bands), turn, precision, pooled, reads)).encode())[:32]
+    return sha256_bytes(repr((FORMAT, str(ensemble.bands), turn, precision, how, reads)).encode())[:32]
 
 
 def _content(x: Tensor) -> str:
     """The hash of pixels."""
     x = x.detach().cpu().contiguous()
-    return hashlib.sha256(f"{tuple(x.shape)} {x.dtype}".encode() + x.view(torch.uint8).numpy().tobytes()).hexdigest()[
-        :32
-    ]
+    h = hashlib.sha256(f"{tuple(x.shape)} {x.dtype}".encode())
+    h.update(x.view(torch.uint8).numpy().data)
+    return h.hexdigest()[:32]
 
 
 def weights_sha256(encoder: nn.Module) -> str:

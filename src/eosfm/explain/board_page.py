@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from eosfm.benchmark.dtb import REFERENCES, distance_to_best
 from eosfm.benchmark.leaderboard import Board, Standing, findings
 from eosfm.benchmark.readings import is_named
-from eosfm.benchmark.suite import CONSTANT, ENSEMBLE
+from eosfm.benchmark.suite import CONSTANT, ENSEMBLE, Suite
+from eosfm.explain.board_totals import totals
 from eosfm.report.document import Cell, Code, Column, Fact, Figure, Item, Note, Report, Section, Table
 from eosfm.report.growth import Line, lines
 from eosfm.report.plots import ScoreBar, score_bars
 
 
-def board_page(name: str, boards: Sequence[Board], missing: Sequence[str], command: str) -> Report:
-    """One section per case; what is missing is said, what is published is marked as such."""
+def board_page(suite: Suite, boards: Sequence[Board], missing: Sequence[str], command: str) -> Report:
+    """One section per case, then what the cases say together; what is missing is said, what is published marked as such."""
     rows = [r for b in boards for s in b.standings for r in s.rows]
     said = [f"**{b.case}**: {' '.join(findings(b)) or 'no comparison with the ensemble was measured.'}" for b in boards]
     facts = [
@@ -24,21 +26,22 @@ def board_page(name: str, boards: Sequence[Board], missing: Sequence[str], comma
         Fact("seeds", ", ".join(map(str, sorted({int(r["seed"]) for r in rows})))),
         Fact("hours", f"{sum(r['seconds'] for r in rows) / 3600:.2f}", _energy(rows)),
     ]
-    sections = [_section(b) for b in boards]
+    sections = [*(_section(b) for b in boards), *totals(suite, boards)]
     if missing:
         sections.append(Section("Not measured", [], [Code("\n".join(missing), "text")]))
     sections.append(_published())
     sections.append(Section("How to repeat it", ["Finished rows are not measured again."], [Code(command)]))
     verdict = " ".join(said) if len(said) == 1 else "What each case shows is said at its head."
     return Report(
-        f"Benchmark {name}", "measured here, on this machine, under one protocol a case", verdict, facts, sections
+        f"Benchmark {suite.name}", "measured here, on this machine, under one protocol a case", verdict, facts, sections
     )
 
 
 def _section(board: Board) -> Section:
     row = board.row
     about = [
-        f"Protocol {row['protocol']}; {row['data']}, {' / '.join(map(str, row['chips']))} chips for training, validation, test; "
+        f"Protocol {row['protocol']}, {_mode(row)}.",
+        f"{row['data']}, {' / '.join(map(str, row['chips']))} chips for training, validation, test; "
         f"split: {row['split'] or 'the data set’s own'}; test data {row['data_sha256'][2][:12]}.",
         "Intervals hold 95 % of resamples of test chips"
         + (" and seeds." if len(row_seeds(board)) > 1 else ", of one seed."),
@@ -61,16 +64,47 @@ def _section(board: Board) -> Section:
                            f"Baselines of other libraries on {board.case}."))  # fmt: skip
     costly = [s for s in board.standings if s.parameters]
     if len(costly) > 1:
+        points = [Line(_label(s, board), [s.parameters / 1e6], [s.score.value]) for s in costly[:8]]
         items.append(
             Figure(
-                lines(
-                    [Line(_label(s, board), [s.parameters / 1e6], [s.score.value]) for s in costly[:8]],
-                    xlabel="million parameters", ylabel=board.metric,
-                ),
-                "Score against parameters, encoders included.", "Score over parameters",
+                lines(points, xlabel="million parameters", ylabel=board.metric),
+                "Score against parameters, encoders included.",
+                "Score over parameters",
             )
-        )  # fmt: skip
+        )
+    measured = [(s, s.kwh) for s in board.standings if s.kwh is not None]
+    if len(measured) > 1:
+        points = [Line(_label(s, board), [1000 * kwh], [s.score.value]) for s, kwh in measured[:8]]
+        items.append(
+            Figure(
+                lines(points, xlabel="Wh of one seed", ylabel=board.metric),
+                "Score against energy: features, training and scoring of one seed, trials not counted; codecarbon's estimate.",
+                "Score over energy",
+            )
+        )
+    if chosen := _chosen(board):
+        items.append(chosen)
     return Section(board.case, about, items)
+
+
+def _mode(row: dict[str, Any]) -> str:
+    """How the encoders took part; rows of before had one way only."""
+    full = row.get("mode", "frozen") == "full"
+    return "full fine-tuning (encoders trained, too)" if full else "frozen encoders"
+
+
+def _chosen(board: Board) -> Table | None:
+    """What the trials of each model chose."""
+    rows = [(s, s.rows[0]["hyper"], s.rows[0]["trials"]) for s in board.standings if s.rows[0].get("hyper")]
+    if not rows:
+        return None
+    columns = [Column("model"), Column("trials", "right"), Column("learning rate", "right"), Column("weight decay", "right"),
+               Column("batch", "right")]  # fmt: skip
+    cells: list[list[Cell | str]] = [
+        [_label(s, board), str(n), f"{h['learning_rate']:.2g}", f"{h['weight_decay']:.2g}", str(h["batch_size"])]
+        for s, h, n in rows
+    ]
+    return Table(columns, cells, "What trials chose, by validation on one seed; the test split was not looked at.")
 
 
 def row_seeds(board: Board) -> set[int]:

@@ -56,9 +56,9 @@ def prices(models: Sequence[TaskModel], *, repeats: int = 7, batch: int = 1) -> 
 def _chip(model: TaskModel, batch: int) -> Tensor:
     ensemble = model.eval().encoder
     assert isinstance(ensemble, Ensemble)
-    n, size = len(ensemble.bands), model.task.chip_size
-    means = ensemble.statistics.mean if ensemble.statistics is not None else (0.0,) * n
-    return torch.tensor(means).view(1, n, 1, 1).expand(batch, n, size, size).contiguous()
+    size = model.task.chip_size
+    means = ensemble.statistics.mean if ensemble.statistics is not None else (0.0,) * len(ensemble.bands)
+    return torch.tensor(means).repeat(model.task.dates).view(1, -1, 1, 1).expand(batch, -1, size, size).contiguous()
 
 
 def _price(model: TaskModel, x: Tensor, milliseconds: float) -> Price:

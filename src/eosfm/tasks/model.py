@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from copy import copy
 from typing import Literal
@@ -14,7 +14,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from eosfm.config import record
-from eosfm.contracts import ConfigError, Encoder, Pyramid
+from eosfm.contracts import BandError, ConfigError, Encoder, Pyramid
+from eosfm.dates import Join, each_date, joined, joined_channels, kept_features
 from eosfm.engine.fused import Fused, Precision, fused
 from eosfm.ensemble import Ensemble
 from eosfm.specialists.encoder import MIN_SIZE, pad
@@ -48,6 +49,10 @@ class TaskSpec:
     head: HeadConfig = HeadConfig()
     colours: tuple[str, ...] = ()
     """one "#rrggbb" per class, for maps"""
+    dates: int = 1
+    """how many dates of a place it reads: chips are ``(dates * c, h, w)``, the first date's bands first"""
+    join: Join = "mean"
+    """how the features of several dates become one pyramid; see `eosfm.dates`"""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -64,6 +69,8 @@ class TaskSpec:
             raise ValueError(
                 f"{len(self.classes)} classes; a segmentation has at most {IGNORE}: label {IGNORE} is ignored"
             )
+        if self.dates < 1 or (self.join == "difference" and self.dates != 2):
+            raise ValueError(f"dates {self.dates}, join {self.join}; expected 1 or more, and 2 for a difference")
         if self.chip_size < MIN_SIZE or self.chip_size % MIN_SIZE:
             raise ValueError(f"chip size {self.chip_size}; expected a multiple of {MIN_SIZE}")
 
@@ -82,12 +89,12 @@ class TaskModel(nn.Module):
     def __init__(self, encoder: nn.Module & Encoder, task: TaskSpec) -> None:  # type: ignore[valid-type]
         super().__init__()
         self.encoder, self.task = encoder, task
-        self.head = make_head(task, encoder.out_channels)
+        self.head = make_head(task, joined_channels(encoder.out_channels, task.dates, task.join))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits ``(b, k, h, w)`` for pixels or ``(b, k)`` for scenes, from ``x`` ``(b, c, h, w)`` in declared units."""
+        """Logits ``(b, k, h, w)`` for pixels or ``(b, k)`` for scenes, from ``x`` ``(b, dates * c, h, w)`` in declared units."""
         h, w = x.shape[-2:]
-        fused_maps = self.encoder(pad(x))
+        fused_maps = self.encoder(pad(x)) if self.task.dates == 1 else self._of_dates(pad(x))
         rounded = isinstance(self.encoder, Fused) and self.encoder.precision == "bf16"
         with torch.autocast(x.device.type, torch.bfloat16, enabled=True) if rounded else nullcontext():
             out: Tensor = self.head(fused_maps)
@@ -97,10 +104,28 @@ class TaskModel(nn.Module):
     def from_features(self, pyramids: Sequence[Pyramid], size: tuple[int, int] | None = None) -> Tensor:
         """The same from the views' features, computed before by ``encoder.encode`` (an `Ensemble`).
 
-        ``size`` is that of the chips before they were padded; the output is cut back to it.
+        Of several dates they are what `eosfm.dates.kept_features` keeps. ``size`` is that of the chips before they were
+        padded; the output is cut back to it.
         """
-        out: Tensor = self.head(self.encoder.fuse(pyramids))
+        out: Tensor = self.head(self._joined(pyramids))
         return out[..., : size[0], : size[1]] if size is not None and out.ndim == 4 else out
+
+    def _of_dates(self, x: Tensor) -> Pyramid:
+        dates, join = self.task.dates, self.task.join
+        if x.shape[1] != dates * len(self.encoder.bands):
+            raise BandError(
+                f"expected {dates} dates of {self.encoder.bands}, so {dates * len(self.encoder.bands)} channels, the first "
+                f"date's first; got {x.shape[1]}"
+            )
+        return self._joined(kept_features(self.encoder.encode(each_date(x, dates)), x, dates, join))
+
+    def _joined(self, kept: Sequence[Pyramid]) -> Pyramid:
+        """The pyramid for the head. A change is fused date by date, with one fusion, and then joined."""
+        dates, join = self.task.dates, self.task.join
+        fuse: Callable[[Sequence[Pyramid]], Pyramid] = self.encoder.fuse
+        if dates == 1 or join == "mean":
+            return fuse(kept)
+        return joined(fuse([[each_date(m, dates) for m in p] for p in kept]), dates, join)
 
     def pruned(self, keep: Iterable[str]) -> TaskModel:
         """A model of the specialists or views ``keep`` only: equal output to ablating all others, no trace of them.
@@ -125,15 +150,15 @@ class TaskModel(nn.Module):
 
         Fusion and head are shared, and with ``release`` this model gives its encoders away and cannot run any more.
 
-        On a CPU only: elsewhere, and where the encoder is no ensemble, this is the model itself, which must then be in
-        fp32.
+        On a CPU only: elsewhere, where the encoder is no ensemble, and of several dates, this is the model itself, which
+        must then be in fp32.
 
         Raises:
             ConfigError: bf16 for a model without a fast plan.
         """
-        if not isinstance(self.encoder, Ensemble) or self.encoder.gates.device.type != "cpu":
+        if not isinstance(self.encoder, Ensemble) or self.encoder.gates.device.type != "cpu" or self.task.dates > 1:
             if precision != "fp32":
-                raise ConfigError("bf16 is for ensembles on a CPU; leave --precision out")
+                raise ConfigError("bf16 is for ensembles of one date on a CPU; leave --precision out")
             return self
         new = copy(self)
         new._modules = dict(self._modules)  # a copy shares it, and would change the original
@@ -143,6 +168,15 @@ class TaskModel(nn.Module):
     def trainable_tensors(self) -> dict[str, Tensor]:
         """Fusion, decoder and head: everything but frozen specialists."""
         return {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items() if not is_frozen_key(k)}
+
+
+def require_one_date(task: TaskSpec, what: str) -> None:
+    """`ConfigError` where ``task`` reads several dates and ``what`` ("a scene") has one."""
+    if task.dates != 1:
+        raise ConfigError(
+            f"this task model reads chips of {task.dates} dates (join: {task.join}), and {what} has one: use a model of one "
+            "date, adapted with data: {dates: 1}, or score this one on chips with `eosfm evaluate`"
+        )
 
 
 def is_frozen_key(key: str) -> bool:

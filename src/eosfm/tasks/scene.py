@@ -10,14 +10,18 @@ from eosfm.contracts import ConfigError, Pyramid
 from eosfm.engine.exported import FEATURES, Exported
 from eosfm.engine.fused import Fused, Precision, fused
 from eosfm.ensemble import Ensemble
-from eosfm.tasks.model import TaskModel, probabilities
+from eosfm.tasks.model import TaskModel, probabilities, require_one_date
 
 _SUFFIX = {"fp32": "", "bf16": "-bf16"}
 """of a fingerprint: a map that was begun in one precision is not continued in another"""
 
 
 class SceneTaskModel:
-    """A `TaskModel` as `eosfm.inference.predict` sees it: chips in, class probabilities or values out."""
+    """A `TaskModel` as `eosfm.inference.predict` sees it: chips in, class probabilities or values out.
+
+    Raises:
+        ConfigError: a model of several dates; a scene has one.
+    """
 
     stride = 1
 
@@ -25,6 +29,7 @@ class SceneTaskModel:
         self, model: TaskModel, fingerprint: str, precision: Precision = "fp32", *, release: bool = False
     ) -> None:
         """``release``: see `eosfm.engine.fused.fused`; ``model`` is of no other use then."""
+        require_one_date(model.task, "a scene")
         self.model, self.fingerprint = model.fast(precision, release=release), fingerprint + _SUFFIX[precision]
         self.bands: BandSet = model.encoder.bands
         self.statistics = model.encoder.statistics

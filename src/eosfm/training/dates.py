@@ -1,11 +1,14 @@
-"""Several dates of one place: change detection (two dates, both kept) and time series (the mean over dates)."""
+"""A specialist is trained on several dates through one encoder: a change (both dates kept), or the mean of a series.
+
+The same rules as `eosfm.dates`, where an ensemble is adapted to several dates.
+"""
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from eosfm.contracts import Encoder, Pyramid
+from eosfm.dates import each_date, joined, joined_channels, mean_of, weights
 
 
 class TwoDates(nn.Module):
@@ -21,12 +24,11 @@ class TwoDates(nn.Module):
     @property
     def out_channels(self) -> list[int]:
         """Twice the encoder's."""
-        return [2 * c for c in self.encoder.out_channels]
+        return joined_channels(self.encoder.out_channels, 2, "concat")
 
     def forward(self, x: Tensor) -> Pyramid:
         """``x`` ``(b, 2 * c, h, w)``: the bands of the first date, then those of the second."""
-        both: Pyramid = self.encoder(torch.cat(x.chunk(2, dim=1)))
-        return [torch.cat(level.chunk(2), dim=1) for level in both]
+        return joined(self.encoder(each_date(x, 2)), 2, "concat")
 
 
 class MeanOfDates(nn.Module):
@@ -47,12 +49,4 @@ class MeanOfDates(nn.Module):
 
     def forward(self, x: Tensor) -> Pyramid:
         """``x`` ``(b, dates * c, h, w)``: the bands of the first date, then those of the second, and so on."""
-        b = len(x)
-        each = x.reshape(b, self.dates, -1, *x.shape[2:])
-        there = each.isfinite().flatten(2).any(2)
-        there = there | ~there.any(1, keepdim=True)
-        weight = (there / there.sum(1, keepdim=True)).to(x.dtype)
-        levels: Pyramid = self.encoder(each.flatten(0, 1))
-        return [
-            torch.einsum("bt,btchw->bchw", weight, level.reshape(b, self.dates, *level.shape[1:])) for level in levels
-        ]
+        return mean_of(self.encoder(each_date(x, self.dates)), weights(x, self.dates))

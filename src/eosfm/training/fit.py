@@ -177,18 +177,14 @@ def adapt_ensemble(
     """
     if ensemble.bands != splits.train.bands:
         raise ConfigError(f"the ensemble reads {ensemble.bands}, the data are {splits.train.bands}")
-    if splits.train.dates != 1:
-        raise ConfigError(
-            f"{splits.train.name}: chips of {splits.train.dates} dates; an ensemble is adapted to one date. For a time "
-            "series set data: {dates: 1}; change between two dates can be learnt by a specialist (eosfm train)"
-        )
+    require_dates(task, splits)
     if cache and (drawn := [n for n in config.augmented if n != "augment"]):
         raise ConfigError(
             f"crops and colours of cached features do not exist: set cache: false, or leave out {', '.join(drawn)}"
         )
     with seeded(purpose_seed(config.seed, "head")):
         model = start or TaskModel(ensemble, task)
-    identity = splits.train.sha256() + fingerprint(model)
+    identity = splits.train.sha256() + fingerprint(model) + (f"{task.dates} {task.join}" if task.dates > 1 else "")
     if selection is not None:
         ensemble.select(selection)
         identity += str(to_plain(selection))
@@ -198,7 +194,8 @@ def adapt_ensemble(
             h, w = splits.train.size
             keep = partial(
                 cached_features, ensemble, precision="bf16" if config.precision == "bf16" else "fp32",
-                folder=cache_folder, pooled=can_pool(ensemble, task.kind), progress=progress,
+                folder=cache_folder, dates=task.dates, join=task.join, pooled=can_pool(ensemble, task.kind),
+                progress=progress,
             )  # fmt: skip
             turns = 1 if not config.augment else ORIENTATIONS if h == w else ORIENTATIONS // 2
             train = keep(splits.train, orientations=turns, label=f"{label}: frozen features, training chips")
@@ -214,6 +211,15 @@ def adapt_ensemble(
     if ensemble.selector is not None:
         model = model.pruned(ensemble.selector.chosen())
     return model, result, energy
+
+
+def require_dates(task: TaskSpec, splits: Splits) -> None:
+    """`ConfigError` unless the chips have as many dates as ``task`` reads."""
+    if splits.train.dates != task.dates:
+        raise ConfigError(
+            f"{splits.train.name}: chips of {splits.train.dates} dates; the task reads {task.dates}. Set data: {{dates: "
+            f"{task.dates}}} where the data set has a choice, or make a task of {splits.train.dates} dates"
+        )
 
 
 def data_info(splits: Splits, sha256: str) -> DataInfo:

@@ -1,4 +1,4 @@
-"""Which named baselines there are, and what each reads: the table of ``eosfm bench-models`` and of docs/baselines.md."""
+"""Which named baselines there are, and what each reads: the table of ``eosfm bench models`` and of docs/baselines.md."""
 
 from __future__ import annotations
 

@@ -1,0 +1,134 @@
+"""The models of a suite under PANGAEA and GEO-Bench-2: trained on the training split, chosen on validation, scored once."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from eosfm.benchmark.backbones import Backbone
+from eosfm.benchmark.baselines import ConstantPredictor, scratch
+from eosfm.benchmark.frozen import adapt_backbone
+from eosfm.benchmark.intervals import interval
+from eosfm.benchmark.ledger import Measured
+from eosfm.benchmark.protocol import GeoBench2, Pangaea
+from eosfm.benchmark.scores import METRICS
+from eosfm.benchmark.suite import CONSTANT, GEOBENCH2, SCRATCH, Case
+from eosfm.benchmark.trials import Hyper
+from eosfm.contracts import ConfigError
+from eosfm.data.chips import ChipSet, Splits
+from eosfm.dates import default_join
+from eosfm.ensemble import Ensemble
+from eosfm.tasks.model import HeadConfig, TaskSpec, is_frozen_key
+from eosfm.training.finetune import fine_tune
+from eosfm.training.fit import adapt_ensemble
+from eosfm.training.module import fit
+from eosfm.training.scoring import score
+from eosfm.training.settings import FitConfig, Progress
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model before it is scored."""
+
+    model: nn.Module
+    validation: float | None
+    """the kind's score that picked its epoch; None where nothing was trained"""
+    note: str = ""
+    weights: str = ""
+    """of a named baseline: how it was fed, and the hash of its weights"""
+
+
+def settings_of(case: Case, seed: int) -> FitConfig:
+    """How a case trains, its trials aside."""
+    protocol = GeoBench2() if case.protocol == GEOBENCH2 else Pangaea()
+    return replace(case.fit or protocol.fit_config(seed), seed=seed)
+
+
+def train(
+    name: str, case: Case, build: Callable[[], Ensemble | Backbone], splits: Splits, config: FitConfig, *,
+    cache_folder: Path | None = None, progress: Progress | None = None,
+) -> Trained:  # fmt: skip
+    """The model called ``name``, trained. The test split is not looked at.
+
+    Raises:
+        ConfigError: a named baseline that is to be fine-tuned.
+    """
+    task = task_spec(case, splits)
+    if name == CONSTANT:
+        return Trained(ConstantPredictor(splits.train), None)
+    note = weights = ""
+    with tempfile.TemporaryDirectory(prefix="eosfm-bench-") as folder:
+        if name.startswith(SCRATCH):
+            train = splits.train
+            model: nn.Module = scratch(name.removeprefix(SCRATCH).removeprefix(":"), train, task, config.seed)
+            result = fit(
+                model, task.kind, len(task.classes), train, splits.validation, config, folder=Path(folder), progress=progress,
+                label=name, short=True,
+            )  # fmt: skip
+        elif isinstance(encoder := build(), Backbone):
+            if case.mode == "full":
+                raise ConfigError(f"{name} runs frozen only; leave it out of cases with mode: full")
+            model, result = adapt_backbone(encoder, splits, task, config, progress=progress, label=name)
+            note, weights = encoder.note, encoder.sha256
+        elif case.mode == "full":
+            model, result = fine_tune(encoder, splits, task, config, run=Path(folder), progress=progress, label=name)
+        else:
+            model, result, _ = adapt_ensemble(
+                encoder, splits, task, config, cache=not set(config.augmented) - {"augment"}, cache_folder=cache_folder,
+                run=Path(folder), progress=progress, label=name,
+            )  # fmt: skip
+    return Trained(model, result.best if math.isfinite(result.best) else None, note, weights)
+
+
+def task_spec(case: Case, splits: Splits) -> TaskSpec:
+    """The task of a case's data, with the protocol's head (or the case's own) and rule for dates."""
+    chips, geo, pangaea = splits.train, GeoBench2(), Pangaea()
+    if case.protocol == GEOBENCH2:
+        head = HeadConfig(decoder=geo.pixel_decoder, channels=geo.decoder_channels)
+    else:
+        head = HeadConfig(decoder=pangaea.decoder, channels=pangaea.decoder_channels, dropout=pangaea.dropout)
+    if case.protocol == GEOBENCH2 and chips.kind in ("classification", "multilabel"):
+        head = HeadConfig(dropout=0.0)  # one linear layer: a scene's head has no decoder
+    rule = "mean" if case.protocol == GEOBENCH2 else default_join(chips.dates)
+    return TaskSpec(
+        kind=chips.kind, classes=chips.classes, chip_size=-(-max(chips.size) // 32) * 32, head=case.head or head,
+        dates=chips.dates, join=case.join or rule,
+    )  # fmt: skip
+
+
+def scored(trained: Trained, name: str, case: Case, test: ChipSet, seed: int, note: str = "") -> Measured:
+    """Every score of the test split, which is looked at here and nowhere else."""
+    model = trained.model.eval()
+    scores = score(model, test, seed)
+    metrics: list[dict[str, Any]] = [
+        {"name": m.name, "value": m.value, "low": m.low, "high": m.high} for m in scores.metrics
+    ]
+    table = scores.per_chip
+    if case.protocol == GEOBENCH2 and test.kind == "multilabel":
+        table, main = with_probabilities(table), GeoBench2().metrics["multilabel"]
+        r = interval([table], METRICS[main].statistic, seed)
+        metrics.insert(0, {"name": main, "value": r.value, "low": r.low, "high": r.high})
+    count = sum(p.numel() for p in model.parameters())
+    frozen = sum(p.numel() for n, p in model.named_parameters() if is_frozen_key(n))
+    note = "; ".join(n for n in (trained.note, note) if n)
+    of_it = 0 if name == CONSTANT else count - frozen
+    return Measured(table, metrics, trained.validation, count, of_it, note, trained.weights)
+
+
+def with_probabilities(table: NDArray[Any]) -> NDArray[Any]:
+    """A multi-label table of logits as one of probabilities, which F1 at 0.5 needs."""
+    return np.stack([torch.from_numpy(table[:, 0].copy()).sigmoid().numpy(), table[:, 1]], 1)
+
+
+def note_of(tried: Hyper | None, trials: int) -> str:
+    """What a row says of how its training was chosen."""
+    return "" if tried is None else f"{tried}; best of {trials} trials by validation"

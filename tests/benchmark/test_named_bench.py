@@ -30,6 +30,7 @@ cases:
     fit: {{epochs: 1, batch_size: 4}}
     head: {{decoder: linear, channels: 8, dropout: 0.0}}
 models: ["{cnn}", "{vit}", "{geo}", "{no_weights}", "{no_bands}", "scratch:resnet10t"]
+seeds: [0]
 """
 
 

@@ -30,9 +30,13 @@ test: lint types ## lint, types and the fast tests
 test-slow: setup ## minutes on two cores: memory of a big scene, learning on synthetic and real data
 	$(BIN)/pytest -m slow --timeout=3600
 
-bench: setup ## times beside the published loop, a quarter of an hour: nothing else should run
+bench: setup ## times beside the published loop, half an hour: nothing else should run
+	$(BIN)/eosfm kernels
 	$(BIN)/python benchmarks/inference.py
+	$(BIN)/python benchmarks/inference.py growth
+	$(BIN)/python benchmarks/starting.py
 	$(BIN)/python benchmarks/adapting.py
+	$(BIN)/python benchmarks/draw.py
 
 test-core: setup ## the core without optional extras, in an environment of its own
 	$(PYTHON) -m venv .venv-core

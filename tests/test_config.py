@@ -173,10 +173,10 @@ def test_good_json_is_read(tmp_path: Path):
 
 def test_a_duplicate_among_very_many_keys_is_found_in_no_time(tmp_path: Path):
     path = write(tmp_path, "{" + ",".join(f'"k{i}":1' for i in range(100_000)) + ',"k99999":1}')
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ConfigError, match="duplicate key 'k99999'"):
         read_json(path)
-    assert time.perf_counter() - start < 5  # it took minutes when every key was counted in turn
+    assert time.process_time() - start < 5  # it took minutes when every key was counted in turn
 
 
 BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
@@ -208,11 +208,11 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
 )
 def test_hostile_yaml(tmp_path: Path, text: str, says: str):
     path = write(tmp_path, text)
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ConfigError, match=says) as e:
         read_yaml(path)
     assert str(path) in str(e.value)
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 @pytest.mark.parametrize(

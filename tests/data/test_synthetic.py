@@ -98,7 +98,7 @@ def test_seeds_give_other_worlds_and_splits_share_none():
 @pytest.mark.parametrize("sensor", list(SENSORS.values()), ids=lambda s: s.name)
 def test_every_band_of_every_sensor_is_observable_in_every_unit(sensor):
     world = make_world((40, 56), 11, burns=True, clouds=True)
-    for unit in sensor.units:
+    for unit in set(sensor.units) - {Unit.DN}:  # counts of a detector are of no reflectance
         bands = BandSet.parse(f"{sensor.name}:all@{unit}")
         image = observe(world, bands)
         assert image.shape == (len(bands), 40, 56)

@@ -133,7 +133,7 @@ def test_bigearthnet_is_what_the_reader_of_the_samples_reads(laid_out):
 
 
 def test_caffe_is_what_the_reader_of_the_samples_reads(laid_out):
-    full, samples = open_dataset("caffe-full", laid_out / "caffe"), caffe(SHARED, chip=512)
+    full, samples = open_dataset("caffe-full", laid_out / "caffe"), caffe(SHARED, chip=512, composite=True)
     assert [len(p) for p in parts(full)] == [5, 2, 2]
     for part, theirs in zip(parts(full), parts(samples), strict=True):
         order = sorted(range(len(part)), key=lambda i: int(window_of(part.ids[i])[0].split("_")[-3]))

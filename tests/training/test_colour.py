@@ -172,13 +172,15 @@ def test_cached_features_have_no_colour():
     with pytest.raises(ConfigError, match="these are cached features"):
         loader(features, 2, 0, train=True, colour=ALL)
     from eosfm.ensemble import Ensemble
+    from eosfm.tasks.model import TaskSpec
     from helpers import TINY, make_specialist, statistics_of
     from training.test_fit import CONFIG, HLS, tiny
 
     data = tiny("burn-scars", HLS)
     ens = Ensemble([make_specialist("s2-rgb", TINY["s2-rgb"])], HLS, statistics=statistics_of(HLS))
+    task = TaskSpec(kind="segmentation", classes=data.train.classes, chip_size=32)
     with pytest.raises(ConfigError, match=r"set cache: false, or leave out contrast"):
-        adapt_ensemble(ens, data, None, replace(CONFIG, augment=False, contrast=0.2), cache=True)
+        adapt_ensemble(ens, data, task, replace(CONFIG, augment=False, contrast=0.2), cache=True)
 
 
 def test_a_specialist_trains_with_it_and_the_result_depends_on_it(tmp_path):

@@ -1,6 +1,7 @@
 """Eighty epochs of adapting an ensemble, with and without cached features: what a step costs, and what writing the cache costs.
 
 python benchmarks/adapting.py            # writes benchmarks/results/adapting/times.csv and prints ratios
+python benchmarks/adapting.py scene      # one of the three heads
 
 Workload R of `inference.py` (14 specialists of three bands), chips of 224, batch 4. The published way runs every encoder at
 every step, in fp32 or under bf16 autocast. Ours reads features that were written once to disk, as `eosfm adapt` does with
@@ -12,6 +13,7 @@ features, ours none, as is each one's default.
 from __future__ import annotations
 
 import csv
+import io
 import json
 import statistics
 import subprocess
@@ -31,7 +33,7 @@ from eosfm.tasks.model import HeadConfig, TaskModel, TaskSpec
 from eosfm.tasks.objectives import make_loss
 from inference import tell, workload
 
-SIZE, BATCH, CHIPS, EPOCHS, ROUNDS = 224, 4, 32, 80, 5
+SIZE, BATCH, CHIPS, EPOCHS, ROUNDS = 224, 4, 32, 80, 3
 VARIANTS = ("published fp32", "published bf16", "cached fp32", "cached bf16")
 HEADS = {"upernet": HeadConfig(decoder="upernet", channels=128), "linear": HeadConfig(decoder="linear", channels=128),
          "scene": HeadConfig()}  # fmt: skip
@@ -85,8 +87,8 @@ def main() -> None:
     if sys.argv[1:2] == ["--worker"]:
         worker(sys.argv[2], sys.argv[3])
         return
-    rows = []
-    for head in HEADS:
+    for head in sys.argv[1:2] or HEADS:
+        rows: list[dict[str, object]] = []
         started = []
         for v in VARIANTS:
             p = subprocess.Popen([sys.executable, __file__, "--worker", head, v], stdin=-1, stdout=-1, text=True)
@@ -109,11 +111,18 @@ def main() -> None:
                          "ratio": round(statistics.median(ratios), 2),
                          "low": round(ratios[0], 2), "high": round(ratios[-1], 2)})  # fmt: skip
             sys.stdout.write(f"{rows[-1]}\n")
-    target = Path(__file__).parent / "results" / "adapting" / "times.csv"
-    with atomic_file(target) as tmp, tmp.open("w", newline="") as f:
+        store(rows)
+
+
+def store(rows: list[dict[str, object]]) -> None:
+    """Write ``rows``; those of other heads stay."""
+    path = Path(__file__).parent / "results" / "adapting" / "times.csv"
+    with path.open(newline="") if path.exists() else io.StringIO() as f:
+        before = [r for r in csv.DictReader(f) if r["head"] != rows[0]["head"]]
+    with atomic_file(path) as tmp, tmp.open("w", newline="") as f:
         table = csv.DictWriter(f, list(rows[0]))
         table.writeheader()
-        table.writerows(rows)
+        table.writerows([*before, *rows])
 
 
 if __name__ == "__main__":

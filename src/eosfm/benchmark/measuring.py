@@ -20,7 +20,7 @@ from eosfm.benchmark.baselines import untrained
 from eosfm.benchmark.ledger import Row
 from eosfm.benchmark.protocol import GeoBench2
 from eosfm.benchmark.subsets import class_shares, stratified
-from eosfm.benchmark.suite import CONSTANT, PROBE, SCRATCH, SINGLE, UNTRAINED, Case, Suite
+from eosfm.benchmark.suite import CONSTANT, NO_SPECIALIST, PROBE, SINGLE, UNTRAINED, Case, Suite
 from eosfm.benchmark.trials import Hyper, hyper
 from eosfm.config import to_plain
 from eosfm.contracts import BandError, ConfigError, EosfmError, TrainingError
@@ -137,7 +137,7 @@ def measure(
         "note": done.note, "trials": tried, "hyper": to_plain(job.hyper) if job.hyper else None, "dates": splits.train.dates,
         "data": splits.train.name, "data_sha256": [p.sha256() for p in parts], "split": splits.rule,
         "chips": [len(p) for p in parts],
-        "specialists": {} if job.model in (CONSTANT, SCRATCH) else {c.name: c.weights.sha256 for _, c in specialists},
+        "specialists": {} if job.model in NO_SPECIALIST else {c.name: c.weights.sha256 for _, c in specialists},
         "seconds": round(energy.seconds, 2), "kwh": energy.kwh, "co2_kg": energy.co2_kg,
         "versions": {"eosfm": __version__, "torch": torch.__version__, "python": platform.python_version()},
         "hardware": f"{platform.machine()}, {torch.get_num_threads()} threads", "at": round(started),

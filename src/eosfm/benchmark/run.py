@@ -17,7 +17,7 @@ from eosfm.benchmark import trials
 from eosfm.benchmark.ledger import Ledger, Row
 from eosfm.benchmark.measuring import Attempt, Data, Job, attempt, specialists_of
 from eosfm.benchmark.protocol import PROTOCOLS, settings
-from eosfm.benchmark.suite import CONSTANT, SCRATCH, SINGLE, Case, Suite, models_of
+from eosfm.benchmark.suite import CONSTANT, NO_SPECIALIST, SINGLE, Case, Suite, models_of
 from eosfm.benchmark.trials import Hyper
 from eosfm.cluster import Lost, Task, connected, run_tasks
 from eosfm.config import absolute, paths_read, read_record, to_plain
@@ -52,7 +52,7 @@ def _planned(suite: Suite) -> list[list[Job]]:
         first, *_ = seeds = suite.seeds_of(case)
         for model in models_of(suite, case, list(hashes)):
             used = {n: h for n, h in hashes.items() if not model.startswith(SINGLE) or model == SINGLE + n}
-            seen = () if model in (CONSTANT, SCRATCH, "image-statistics", "random-features") else tuple(used.items())
+            seen = () if model in NO_SPECIALIST else tuple(used.items())
             count = 0 if model == CONSTANT else case.trials
             tries = [
                 Job(case, model, first, _key((_plain(replace(case, trials=0)), numbers, model, first, seen, n)), n)

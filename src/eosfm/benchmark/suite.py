@@ -29,6 +29,7 @@ MODELS = {
     ENSEMBLE: "all specialists of the case",
     SCRATCH: "a network trained on the case's labels only: a U-Net, or ConvNeXtV2-Atto for scenes (trainings only)",
 }
+NO_SPECIALIST = (CONSTANT, SCRATCH, STATISTICS, RANDOM)
 PROBE, PANGAEA, GEOBENCH2 = "frozen-probe", "pangaea", "geobench2"
 
 

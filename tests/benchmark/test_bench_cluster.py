@@ -116,6 +116,7 @@ def two_cpus():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # each starts processes that import torch
 def test_a_cluster_gives_the_serial_rows(suite, serial, two_cpus, tmp_path):
     there = replace(suite, output=tmp_path)
     told: list[tuple[float, str]] = []
@@ -126,6 +127,7 @@ def test_a_cluster_gives_the_serial_rows(suite, serial, two_cpus, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # each starts processes that import torch
 def test_a_worker_that_is_killed_loses_nothing(suite, serial, two_cpus, tmp_path):
     psutil = pytest.importorskip("psutil")
     killed: list[int] = []
@@ -151,6 +153,7 @@ def test_a_worker_that_is_killed_loses_nothing(suite, serial, two_cpus, tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # each starts processes that import torch
 def test_a_driver_that_is_killed_goes_on(suite, serial, tmp_path):
     pytest.importorskip("ray")
     file = tmp_path / "suite.yaml"

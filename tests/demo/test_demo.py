@@ -33,6 +33,7 @@ def test_quick_demo_writes_a_report_and_continues(tmp_path):
     assert {ENSEMBLE, UNTRAINED, CONSTANT} <= set(rows)
 
 
+@pytest.mark.slow
 def test_a_broken_specialist_is_trained_again(tmp_path):
     first = run_demo(data=None, out=tmp_path / "out", report=tmp_path / "r.html", workers=1, quick=True)
     weights = first.zoo / first.cards[0].name / "model.safetensors"

@@ -213,6 +213,7 @@ def in_a_process(folder, kill_at):
     )
 
 
+@pytest.mark.slow
 def test_kill_minus_nine_then_resume_equals_an_uninterrupted_run(tmp_path):
     killed = in_a_process(tmp_path / "a", 0.8)  # in the middle of the third epoch
     assert killed.returncode == -signal.SIGKILL, killed.stderr

@@ -1,6 +1,6 @@
 """Training one specialist on real JPEG pictures with augmentation, beside the bare step of timm's network on ready tensors.
 
-python benchmarks/training.py ../shared/data     # writes benchmarks/results/training/times.csv
+python benchmarks/train_step.py ../shared/data     # writes benchmarks/results/training/times.csv
 
 EuroSAT in colour, 64 pixels, batches of 32, fp32. The bare step is forward, loss, backward and AdamW of timm's ConvNeXtV2-Atto,
 eager, with batches that lie in memory as tensors; ours is `eosfm train` as users run it: pictures decoded, checked and turned in

@@ -24,8 +24,8 @@ demo: setup ## the whole paper in miniature; writes report.html
 demo-real: setup ## the same on small real data in $(DATA)
 	$(BIN)/eosfm demo --data $(DATA) --out runs/demo-real --report report-real.html
 
-test: lint types ## lint, types and the fast tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
+test: lint types ## lint, types and the fast tests (those of the core: make test-core)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile --ignore=tests/core
 
 test-slow: setup ## minutes on two cores: memory of a big scene, learning on synthetic and real data
 	$(BIN)/pytest -m slow --timeout=3600

@@ -48,20 +48,20 @@ class Ledger:
 
     @contextmanager
     def writing(self) -> Iterator[Ledger]:
-        """Alone with the file.
+        """Alone with the folder.
 
         Raises:
             ConfigError: another process writes to it.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / f".{self.path.name}.lock").open("w") as lock:
+        with (self.folder / ".lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise ConfigError(
                     f"{self.path}: another process is writing; wait for it, or choose another output"
                 ) from None
-            self._cut_torn_line()
+            self.mend()
             yield self
 
     def rows(self) -> list[Row]:
@@ -113,7 +113,8 @@ class Ledger:
                 f"{path}: {e}; delete its row in {self.path.name}, and it is measured again"
             ) from None
 
-    def _cut_torn_line(self) -> None:
+    def mend(self) -> None:
+        """Cut off what a killed process left of a line; for who is alone with the folder."""
         if not self.path.exists():
             return
         data = self.path.read_bytes()

@@ -135,7 +135,8 @@ def run_suite(
     jobs, tries = plan(suite), plan_trials(suite)
     with ExitStack() as stack:
         results = stack.enter_context(Ledger(suite.folder).writing())
-        book = _Book(results, stack.enter_context(Ledger(suite.folder, "trials.jsonl").writing()))
+        book = _Book(results, Ledger(suite.folder, "trials.jsonl"))
+        book.trials.mend()
         there = {r["key"] for r in results.rows()}
         todo = [j for j in jobs if j.key not in there]
         tried = {r["key"] for r in book.trials.rows()}

@@ -138,7 +138,7 @@ def cached_features(
         precision: in which features are computed and kept; bf16 is half the size and several times faster.
         folder: keep them here, and read those that are here already; None keeps them in memory.
         orientations: 1, or 2, 4 or 8 of the square's symmetries for augmentation: so many times the size.
-        pooled: keep each map's mean, as a map of one pixel. Enough for a scene head (`can_pool`), and hundreds of times less.
+        pooled: keep each map's mean, as a map of one pixel. Enough for a scene head (`can_pool`), and far smaller.
         dates: of each chip. Of a mean one row of features is kept, else all dates side by side (`eosfm.dates`).
         join: how the features of several dates will become one pyramid.
         progress: called with fraction and line.

@@ -34,7 +34,9 @@ bench: setup ## times beside the published loop, half an hour: nothing else shou
 	$(BIN)/eosfm kernels
 	$(BIN)/python benchmarks/inference.py
 	$(BIN)/python benchmarks/inference.py growth
+	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/starting.py
+	$(BIN)/python benchmarks/train_step.py $(DATA)
 	$(BIN)/python benchmarks/adapting.py
 	$(BIN)/python benchmarks/draw.py
 

@@ -55,6 +55,13 @@ def test_list_filters_and_says_why_the_rest_is_left_out(monkeypatch, capsys, wor
     assert code == 0 and re.search(r"left out s2-six: cannot read them: .*B8A", out) and "3 of 4" in out
 
 
+def test_listing_goes_on_after_a_broken_card(monkeypatch, capsys, work, own_zoo):
+    (own_zoo / "odd").mkdir()
+    (own_zoo / "odd" / "card.json").write_text("{")
+    code, out, _ = call(monkeypatch, capsys, "zoo", "list", own_zoo)
+    assert code != 0 and "s2-rgb" in out and "broken odd: " in out
+
+
 def test_importing_the_published_file(monkeypatch, capsys, work):
     content = [
         (3, random_weights(3, 1), {"backbone": "timm_convnextv2_atto", "encoder_name": "sen12ms-s1"}),

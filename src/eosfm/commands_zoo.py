@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from eosfm.contracts import ConfigError
+from eosfm.contracts import ConfigError, EosfmError
 from eosfm.outcomes import Outcome
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ def zoo_list(
     if licence not in (None, "commercial"):
         raise ConfigError(f"--licence {licence!r}; known: commercial")
     folders = [Path(z) for z in zoos or [Path("zoo")]]
-    entries = list_zoos(folders)
+    broken: dict[str, EosfmError] = {}
+    entries = list_zoos(folders, broken)
     kept, left = choose(
         entries,
         bands=BandSet.parse(bands) if bands else None,
@@ -54,8 +55,9 @@ def zoo_list(
         rows.append((c.name, str(c.bandset()), c.task.kind, score, str(c.data.images), c.licence))
     of = f" of {len(entries)}" if left else ""
     lines = [f"left out {name}: {reason}" for name, reason in left]
+    lines += [f"broken {name}: {error}" for name, error in broken.items()]
     lines.append(f"{len(kept)}{of} specialists in {', '.join(map(str, folders))}")
-    return Outcome([e.card for e in kept], table=tuple(rows), lines=tuple(lines))
+    return Outcome([e.card for e in kept], table=tuple(rows), lines=tuple(lines), failed=bool(broken))
 
 
 def zoo_show(zoo: ZooDir, name: Annotated[str, typer.Argument(help="Name of the specialist.")]) -> Outcome:

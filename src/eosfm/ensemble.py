@@ -132,8 +132,12 @@ class Ensemble(nn.Module):
 
     def fuse(self, pyramids: Sequence[Pyramid]) -> Pyramid:
         """The trainable half of `forward`, for features that were computed before."""
-        fused: Pyramid = self.fusion(pyramids, self.gates if self.selector is None else self.gates * self.selector())
+        fused: Pyramid = self.fusion(pyramids, self.gates_now())
         return fused
+
+    def gates_now(self) -> Tensor:
+        """The gates ``(views,)`` of one forward: what is ablated, and what a selector draws."""
+        return self.gates if self.selector is None else self.gates * self.selector()
 
     def select(self, config: SelectionConfig) -> TopK:
         """Learn, while fusion and head are trained, which ``config.keep`` specialists to keep; then `pruned` to them."""

@@ -10,7 +10,7 @@ from eosfm import commands_bench
 from eosfm.benchmark.ledger import Ledger
 from eosfm.benchmark.run import plan, run_suite
 from eosfm.benchmark.suite import Suite, read_suite
-from eosfm.contracts import ConfigError
+from eosfm.contracts import ConfigError, ZooError
 from eosfm.specialists.store import save_specialist
 from helpers import make_card, make_encoder
 
@@ -97,6 +97,16 @@ def test_a_pin_is_part_of_the_key_and_is_held_to(measured, tmp_path):
     done = run_suite(pinned)
     assert [r["model"] for r in done.rows] == [f"{CNN}#{right[:10]}"]
     assert len(done.problems) == 1 and right[:16] in done.problems[0]
+
+
+def test_without_specialists_no_zoo_is_needed(measured, tmp_path):
+    suite, _ = measured
+    alone = replace(
+        suite, zoo=tmp_path / "nowhere", cases=(suite.cases[0],), models=("constant", CNN), output=tmp_path / "out"
+    )
+    assert [r["model"] for r in run_suite(alone).rows] == ["constant", CNN]
+    with pytest.raises(ZooError, match="no such folder"):
+        plan(replace(alone, models=("constant", CNN, "ensemble")))
 
 
 def test_rows_of_other_weights_do_not_stand_side_by_side(measured, tmp_path):

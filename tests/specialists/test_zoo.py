@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from eosfm.contracts import CardError, ZooError
+from eosfm.contracts import CardError, EosfmError, ZooError
 from eosfm.specialists.zoo import find, list_zoo, verify_zoo
 from helpers import TINY, edit_json, full_disk
 
@@ -62,6 +62,18 @@ def test_a_broken_card_is_named(own_zoo: Path):
     edit_json(own_zoo / "s2-rgb" / "card.json", statistics={"mean": [0, 0, 0], "std": [1, 0, 1]})
     with pytest.raises(CardError, match=r"s2-rgb/card\.json: .*std 0"):
         list_zoo(own_zoo)
+
+
+def test_one_broken_card_hides_no_other_specialist(own_zoo: Path):
+    shutil.copytree(own_zoo / "s2-rgb", own_zoo / "bad")
+    broken: dict[str, EosfmError] = {}
+    assert [e.card.name for e in list_zoo(own_zoo, broken)] == ["s2-rgb"]
+    assert "folder and name must agree" in str(broken["bad"])
+    assert [e.card.name for e in find(own_zoo, ["s2-rgb"])] == ["s2-rgb"]
+    with pytest.raises(ZooError, match="folder and name must agree"):
+        find(own_zoo, ["s2-rgb", "bad"])
+    with pytest.raises(ZooError, match="folder and name must agree"):
+        find(own_zoo)  # all of them: one must not silently be missing
 
 
 @pytest.mark.parametrize("what", ["folder", "card"])

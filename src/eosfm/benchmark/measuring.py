@@ -175,11 +175,13 @@ def _ensemble(specialists: Sequence[Specialist], splits: Splits, case: Case, see
 
 
 def specialists_of(suite: Suite, case: Case) -> list[ZooEntry]:
-    """The specialists that take part in a case.
+    """The specialists that take part in a case; none, and no zoo is needed, where no model has any.
 
     Raises:
         ZooError, ConfigError: some are not there, or none is left.
     """
+    if all(map(without_specialists, suite.models)):
+        return []
     entries = find(suite.zoo, case.only)
     if unknown := set(case.leave_out) - {e.card.name for e in find(suite.zoo)}:
         raise ConfigError(f"{case.name}: leave_out names {', '.join(sorted(unknown))}, which {suite.zoo} does not hold")

@@ -107,29 +107,36 @@ class Fused(nn.Module):
         if torch.is_grad_enabled() or fusion.training or not fusion.linear:
             return self.ensemble.fuse(self.encode(x))  # what is trained, or is no sum, needs all views at once
         self.ensemble._check(x)
-        finite, mixes, images = bool(x.isfinite().all()), self._mixes(), torch.split(x.float(), 1)
-        active = [v for v, gate in enumerate(self._gates().tolist()) if gate]
+        finite, mixes, images = _finite(x), self._mixes(), torch.split(x.float(), 1)
+        active = [v for v, gate in enumerate(self.ensemble.gates_now().tolist()) if gate]
         parts = _parts(len(x), len(active))
+        sizes = zip(self.out_channels, _sizes(x), strict=True)
+        out = [x.new_empty(len(x), h, w, c, dtype=torch.float32) for c, (h, w) in sizes]
+
+        def finish(number: int, total: Maps) -> None:
+            for whole, t, offset in zip(out, total, mixes.offsets, strict=True):
+                whole[number].view_as(t).copy_(t if offset is None else t.add_(offset))
 
         def part(job: tuple[int, int]) -> Maps:
             number, first = job
-            return self._sum(images[number], active[first::parts], mixes, finite)
+            total = self._sum(images[number], active[first::parts], mixes, finite)
+            if parts > 1:
+                return total
+            finish(number, total)  # at once: the sums of all images need not be there twice
+            return []
 
         sums = each(part, [(n, first) for n in range(len(x)) for first in range(parts)])
-        out: Pyramid = []
-        for level, (h, w) in enumerate(_sizes(x)):
-            whole = [
-                as_map(torch.stack([s[level] for s in sums[n * parts : (n + 1) * parts]]).sum(0), h, w)
-                for n in range(len(x))
-            ]
-            offset = mixes.offsets[level]
-            out.append(torch.cat(whole) if offset is None else torch.cat(whole) + offset.view(1, -1, 1, 1))
-        return out
+        for n in range(len(x)) if parts > 1 else ():
+            total, *others = sums[n * parts : (n + 1) * parts]
+            for other in others:
+                total = [t.add_(o) for t, o in zip(total, other, strict=True)]
+            finish(n, total)
+        return [m.permute(0, 3, 1, 2) for m in out]
 
     def encode(self, x: Tensor, views: Sequence[int] | None = None) -> list[Pyramid]:
         """See `Ensemble.encode`; float32 maps. All views, zeros for those whose gate is 0; or ``views``, whatever their gates."""
         self.ensemble._check(x)
-        finite, gates, images = bool(x.isfinite().all()), self._gates(), torch.split(x.float(), 1)
+        finite, gates, images = _finite(x), self.ensemble.gates_now(), torch.split(x.float(), 1)
         wanted = range(len(gates)) if views is None else views
         active = [v for v in wanted if views is not None or gates.requires_grad or float(gates[v]) != 0.0]
 
@@ -152,10 +159,6 @@ class Fused(nn.Module):
             else [x.new_zeros(len(x), c, *size, dtype=torch.float32) for c, size in zip(widths[v], sizes, strict=True)]
             for v in wanted
         ]
-
-    def _gates(self) -> Tensor:
-        selector = self.ensemble.selector
-        return self.ensemble.gates if selector is None else self.ensemble.gates * selector()
 
     def _sum(self, image: Tensor, views: list[int], mixes: Mixes, finite: bool) -> Maps:
         """What ``views`` add to the fused pyramid of one image, without the offsets."""
@@ -206,7 +209,7 @@ class Fused(nn.Module):
 
     def _mixes(self) -> Mixes:
         """The fusion as it is now; made again when a weight, a running mean or a gate has changed."""
-        fusion, gates = self.ensemble.fusion, self._gates().detach()
+        fusion, gates = self.ensemble.fusion, self.ensemble.gates_now().detach()
         state = [*fusion.parameters(), *fusion.buffers()]
         key = None
         if not any(t.is_inference() for t in state):
@@ -249,6 +252,11 @@ def _parts(images: int, views: int) -> int:
     Which views make a part does not depend on time, so nor does the order of a sum.
     """
     return max(1, min(views, -(-2 * torch.get_num_threads() // images)))
+
+
+def _finite(x: Tensor) -> bool:
+    """Whether every value is finite; False also where only their sum is not. Needs no memory of the size of ``x``."""
+    return bool(x.sum().isfinite())
 
 
 def _sizes(x: Tensor) -> list[tuple[int, int]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from eosfm.adaptation import plan_views
 from eosfm.bands import BandSet, Modality
-from eosfm.contracts import ConfigError, ZooError, known
+from eosfm.contracts import ConfigError, EosfmError, ZooError, known
 from eosfm.specialists.card import SpecialistCard
 from eosfm.specialists.licences import allows_commercial_use, unknown_words
 from eosfm.specialists.zoo import ZooEntry, list_zoo
@@ -15,8 +15,8 @@ from eosfm.statistics import BandStatistics
 from eosfm.tasks.kinds import KINDS
 
 
-def list_zoos(zoos: Sequence[Path]) -> list[ZooEntry]:
-    """Every specialist of several zoos, by name. Reads cards only.
+def list_zoos(zoos: Sequence[Path], broken: dict[str, EosfmError] | None = None) -> list[ZooEntry]:
+    """Every specialist of several zoos, by name. Reads cards only; ``broken`` as in `list_zoo`.
 
     Raises:
         ZooError: a name in two folders (both are named), a folder twice, or what `list_zoo` refuses.
@@ -28,7 +28,7 @@ def list_zoos(zoos: Sequence[Path]) -> list[ZooEntry]:
         if (place := zoo.resolve()) in seen:
             raise ZooError(f"{zoo} is named twice" + (f" (also as {seen[place]})" if seen[place] != zoo else ""))
         seen[place] = zoo
-        for entry in list_zoo(zoo):
+        for entry in list_zoo(zoo, broken):
             if entry.card.name in found:
                 raise ZooError(
                     f"specialist {entry.card.name!r} is in two zoos: {found[entry.card.name].folder} and {entry.folder}. "

@@ -18,8 +18,12 @@ class ZooEntry:
     card: SpecialistCard
 
 
-def list_zoo(zoo: Path) -> list[ZooEntry]:
+def list_zoo(zoo: Path, broken: dict[str, EosfmError] | None = None) -> list[ZooEntry]:
     """Every specialist in ``zoo``, by name. Reads cards only.
+
+    Args:
+        zoo: a folder of specialists.
+        broken: where given, takes the folders that are refused, with the reason; else the first of them is raised.
 
     Raises:
         ZooError: no such folder, a specialist whose folder is not its name, or one that lies outside the zoo.
@@ -33,31 +37,42 @@ def list_zoo(zoo: Path) -> list[ZooEntry]:
     for folder in sorted(zoo.iterdir()):
         if folder.name.startswith(".") or not (folder / "card.json").exists():
             continue
-        if not folder.resolve().is_relative_to(zoo.resolve()) or (folder / "card.json").is_symlink():
-            raise ZooError(f"{folder}: leads outside the zoo; copy the specialist into it instead of linking it")
-        card = read_card(folder / "card.json")
-        if card.name != folder.name:
-            raise ZooError(
-                f"{folder}: its card says it is {card.name!r}; folder and name must agree (rename the folder)"
-            )
-        entries.append(ZooEntry(folder, card))
+        try:
+            entries.append(_entry(folder, zoo))
+        except EosfmError as e:
+            if broken is None:
+                raise
+            broken[folder.name] = e
     return entries
 
 
+def _entry(folder: Path, zoo: Path) -> ZooEntry:
+    if not folder.resolve().is_relative_to(zoo.resolve()) or (folder / "card.json").is_symlink():
+        raise ZooError(f"{folder}: leads outside the zoo; copy the specialist into it instead of linking it")
+    card = read_card(folder / "card.json")
+    if card.name != folder.name:
+        raise ZooError(f"{folder}: its card says it is {card.name!r}; folder and name must agree (rename the folder)")
+    return ZooEntry(folder, card)
+
+
 def find(zoo: Path, names: Sequence[str] | None = None) -> list[ZooEntry]:
-    """The specialists called ``names`` in that order, or all of them.
+    """The specialists called ``names`` in that order, or all of them. One that is broken is an error where it is wanted.
 
     Raises:
         ZooError: an empty zoo, a name twice, or an unknown name (lists the known ones).
+        CardError: a malformed card.
     """
-    entries = list_zoo(zoo)
-    if not entries and (zoo / "card.json").exists():
+    broken: dict[str, EosfmError] = {}
+    entries = list_zoo(zoo, None if names is None else broken)
+    if not entries and not broken and (zoo / "card.json").exists():
         raise ZooError(f"{zoo} is a specialist itself; give the folder it lies in, {zoo.parent}, and its name")
-    if not entries:
+    if not entries and not broken:
         raise ZooError(f"{zoo}: no specialists here (no folder with a card.json)")
     if names is None:
         return entries
     table = {e.card.name: e for e in entries}
+    if wanted := next((n for n in names if n in broken), None):
+        raise broken[wanted]
     unknown = [n for n in names if n not in table]
     if unknown:
         raise ZooError(f"no specialist {', '.join(map(repr, unknown))} in {zoo}; {known(table)}")

@@ -103,11 +103,18 @@ class LinearDecoder(nn.Module):
 
     def forward(self, pyramid: Pyramid) -> Tensor:
         """``(b, channels, h/4, w/4)`` from the four levels of ``pyramid``."""
-        finest, *rest = [p(level) for p, level in zip(self.projections, pyramid, strict=True)]
+        return self.sum([p(level) for p, level in zip(self.projections, pyramid, strict=True)])
+
+    def levels(self) -> list[nn.Conv2d]:
+        """The projection of each level; the first has the bias."""
+        return [p for p in self.projections if isinstance(p, nn.Conv2d)]
+
+    def sum(self, projected: Sequence[Tensor]) -> Tensor:
+        """Projected maps, upsampled to the finest and added."""
+        finest, *rest = projected
         for m in rest:
             finest = finest + _resize(m, finest)
-        out: Tensor = finest
-        return out
+        return finest
 
 
 def _upernet(in_channels: Sequence[int], channels: int, dropout: float, norm: Norm) -> nn.Module:

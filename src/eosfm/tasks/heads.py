@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eosfm.contracts import PYRAMID_STRIDES, Pyramid
-from eosfm.tasks.decoders import Norm, make_decoder
+from eosfm.tasks.decoders import LinearDecoder, Norm, make_decoder
 
 
 class PixelHead(nn.Module):
@@ -25,7 +25,23 @@ class PixelHead(nn.Module):
 
     def forward(self, pyramid: Pyramid) -> Tensor:
         """Logits or values ``(b, outputs, h, w)`` at the image's resolution."""
-        out: Tensor = self.classify(self.decoder(pyramid))
+        return self._upsampled(self.classify(self.decoder(pyramid)))
+
+    def rows(self) -> list[Tensor] | None:
+        """Decoder and classes as one matrix ``(outputs, c)`` per level, where the decoder is linear; see `of_rows`."""
+        if not isinstance(self.decoder, LinearDecoder):
+            return None
+        return [self.classify.weight.flatten(1) @ p.weight.flatten(1) for p in self.decoder.levels()]
+
+    def of_rows(self, levels: Sequence[Tensor]) -> Tensor:
+        """`forward` of a pyramid, from `rows` times each of its maps."""
+        assert isinstance(self.decoder, LinearDecoder)
+        bias = self.decoder.levels()[0].bias
+        assert bias is not None and self.classify.bias is not None
+        offset = self.classify.weight.flatten(1) @ bias + self.classify.bias
+        return self._upsampled(self.decoder.sum(levels) + offset[:, None, None])
+
+    def _upsampled(self, out: Tensor) -> Tensor:
         return F.interpolate(out, scale_factor=PYRAMID_STRIDES[0], mode="bilinear", align_corners=False)
 
 

@@ -14,10 +14,12 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from eosfm.config import record
-from eosfm.contracts import BandError, ConfigError, Encoder, Pyramid
+from eosfm.contracts import PYRAMID_CHANNELS, BandError, ConfigError, Encoder, Pyramid
 from eosfm.dates import Join, each_date, joined, joined_channels, kept_features
 from eosfm.engine.fused import Fused, Precision, fused
 from eosfm.ensemble import Ensemble
+from eosfm.fusion.fuse import Conv1x1
+from eosfm.fusion.projected import projected
 from eosfm.specialists.encoder import MIN_SIZE, pad
 from eosfm.tasks.heads import PixelHead, SceneHead
 from eosfm.tasks.kinds import IGNORE, KINDS
@@ -107,8 +109,28 @@ class TaskModel(nn.Module):
         Of several dates they are what `eosfm.dates.kept_features` keeps. ``size`` is that of the chips before they were
         padded; the output is cut back to it.
         """
-        out: Tensor = self.head(self._joined(pyramids))
+        out = self._linear(pyramids)
+        if out is None:
+            out = self.head(self._joined(pyramids))
         return out[..., : size[0], : size[1]] if size is not None and out.ndim == 4 else out
+
+    def _linear(self, pyramids: Sequence[Pyramid]) -> Tensor | None:
+        """`from_features` of a linear head on a linear fusion, without the fused maps; None where it is not, or no gain."""
+        few = len(self.task.classes) <= PYRAMID_CHANNELS[0]
+        if not (
+            few and self.task.dates == 1 and isinstance(self.encoder, Ensemble) and isinstance(self.head, PixelHead)
+        ):
+            return None
+        fusion, device = self.encoder.fusion, self.encoder.gates.device.type
+        if not isinstance(fusion, Conv1x1):
+            return None
+        with torch.autocast(device, enabled=False):  # products of weights, small and worth their digits
+            rows = self.head.rows()
+            if rows is None:
+                return None
+        levels = projected(fusion, pyramids, self.encoder.gates_now(), rows)
+        with torch.autocast(device, enabled=False):
+            return self.head.of_rows(levels)
 
     def _of_dates(self, x: Tensor) -> Pyramid:
         dates, join = self.task.dates, self.task.join

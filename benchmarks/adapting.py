@@ -5,9 +5,9 @@ python benchmarks/adapting.py scene      # one of the three heads
 
 Workload R of `inference.py` (14 specialists of three bands), chips of 224, batch 4. The published way runs every encoder at
 every step, in fp32 or under bf16 autocast. Ours reads features that were written once to disk, as `eosfm adapt` does with
-`cache_folder`. Steps are timed in turns, a process per variant; 80 epochs over N chips are then added up:
-published 80 N step; ours N write + 80 N step. Validation is left out of both. The published fusion has batch norms of the
-features, ours none, as is each one's default.
+`cache_folder`. Both train with PyTorch's fused AdamW. Steps are timed in turns, a process per variant; 80 epochs over N chips
+are then added up: published 80 N step; ours N write + 80 N step. Validation is left out of both. The published fusion has
+batch norms of the features, ours none, as is each one's default.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def worker(head: str, name: str) -> None:
     kind = "classification" if head == "scene" else "segmentation"
     task = TaskSpec(kind=kind, classes=("a", "b"), chip_size=SIZE, head=HEADS[head])
     model = TaskModel(ensemble, task).train()
-    optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
+    optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4, fused=True)
     loss_of, rounded = make_loss(kind), name.endswith("bf16")
     g = torch.Generator().manual_seed(0)
     x = 1500 + 900 * torch.randn(CHIPS, len(ensemble.bands), SIZE, SIZE, generator=g)

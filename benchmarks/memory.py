@@ -47,6 +47,7 @@ def worker(case: str, name: str, folder: str) -> None:
     """One variant: load, run twice, tell."""
     torch.set_num_threads(2)
     kind, batch, size = case.split("-")
+    x = torch.empty(int(batch), 13 if kind == "S" else 3, int(size), int(size)).normal_(1500, 900)
     ensemble = load(Path(folder), ALL if kind == "S" else RGB).eval()
     if name.startswith("published"):
         run = PublishedLoop(ensemble, [c.name for c in ensemble.cards])
@@ -55,7 +56,6 @@ def worker(case: str, name: str, folder: str) -> None:
             ensemble, precision="bf16" if "bf16" in name else "fp32",
             kernels="native" if "native" in name else "library", release=True,
         )  # fmt: skip
-    x = 1500 + 900 * torch.randn(int(batch), len(ensemble.bands), int(size), int(size))
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)
     loaded, before = status("VmRSS"), status("VmHWM")
@@ -91,10 +91,10 @@ def main() -> None:
                     for _ in range(REPEATS)
                 ]  # fmt: skip
                 facts[v] = {k: round(statistics.median(t[k] for t in told)) for k in told[0]}
-        peer = min(variants[:2], key=lambda v: facts[v]["above_mb"])  # the more frugal of the two
         rows = [
-            {"case": case, "variant": v, **f, "peer": peer, "above_ratio": round(f["above_mb"] / facts[peer]["above_mb"], 3),
-             "total_ratio": round(f["total_mb"] / facts[peer]["total_mb"], 3)}
+            {"case": case, "variant": v, **f}
+            | {f"{what}_of_{peer}": round(f[f"{what}_mb"] / facts[f"published loop {peer}"][f"{what}_mb"], 3)
+               for peer in ("fp32", "bf16") for what in ("above", "total")}
             for v, f in facts.items()
         ]  # fmt: skip
         for r in rows:

@@ -78,13 +78,16 @@ class Features:
         """
         which = list(among) if among is not None else [0] * len(indices)
         views = range(len(self.parts[0]))
-        pyramids = [
-            [
-                torch.stack([self.parts[o][v].row(level, i) for i, o in zip(indices, which, strict=True)])
-                for level in range(len(PYRAMID_CHANNELS))
-            ]
-            for v in views
-        ]
+        pyramids: list[Pyramid] = [[] for _ in views]
+        for level in range(len(PYRAMID_CHANNELS)):
+            # all views of a level lie in one tensor, so that the fusion need not bring them together again
+            rows = [[self.parts[o][v].row(level, i) for v in views] for i, o in zip(indices, which, strict=True)]
+            first = rows[0][0]
+            together = first.new_empty(len(rows), sum(len(m) for m in rows[0]), *first.shape[1:])
+            for number, row in enumerate(rows):
+                torch.cat(row, out=together[number])
+            for p, m in zip(pyramids, torch.split(together, [len(r) for r in rows[0]], 1), strict=True):
+                p.append(m)
         y = [turned(self.labels[i], self.orientations[o]) for i, o in zip(indices, which, strict=True)]
         return pyramids, torch.stack(y)
 

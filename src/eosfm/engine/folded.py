@@ -58,6 +58,8 @@ class Stem:
     scale: Tensor
     shift: Tensor
     """of the layer norm that follows"""
+    channels: Tensor
+    """``index`` as `views.cpp` reads it"""
 
 
 def fold_body(encoder: FrozenEncoder, dtype: torch.dtype) -> Body:
@@ -108,11 +110,12 @@ def fold_stem(encoder: FrozenEncoder, plan: AdaptationPlan | None, channels: int
     # float32 also in a bf16 plan: the raw values of some sensors run to tens of thousands
     rest = bias.float(), _double(norm.weight).to(dtype), _double(norm.bias).to(dtype)
     if index is None or 2 * len(index) < channels:
-        return Stem(index, weight.flatten(1).float().contiguous(), *rest)
+        picked = torch.arange(channels) if index is None else torch.tensor(index)
+        return Stem(index, weight.flatten(1).float().contiguous(), *rest, picked)
     # to multiply the others by 0 takes less than to pick these out, and a band that is read twice is read once
     wide = weight.new_zeros(weight.shape[0], channels, *weight.shape[2:])
     wide.index_add_(1, torch.tensor(index, device=weight.device), weight)
-    return Stem(None, wide.flatten(1).float().contiguous(), *rest)
+    return Stem(None, wide.flatten(1).float().contiguous(), *rest, torch.arange(channels))
 
 
 class Patches:

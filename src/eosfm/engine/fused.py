@@ -11,7 +11,9 @@ with their number. Gradients still flow to the fusion.
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -78,6 +80,8 @@ class Fused(nn.Module):
                     stems[v] = fold_stem(encoder, plan, len(ensemble.bands), dtype)
             if release:
                 ensemble.encoders[number] = _Released()
+        if release:
+            _give_back()
         self._stems = [stems.get(v) for v in range(len(ensemble.views))]
         self._known: tuple[object, Mixes] | None = None
 
@@ -110,28 +114,29 @@ class Fused(nn.Module):
         finite, mixes, images = _finite(x), self._mixes(), torch.split(x.float(), 1)
         active = [v for v, gate in enumerate(self.ensemble.gates_now().tolist()) if gate]
         parts = _parts(len(x), len(active))
-        sizes = zip(self.out_channels, _sizes(x), strict=True)
-        out = [x.new_empty(len(x), h, w, c, dtype=torch.float32) for c, (h, w) in sizes]
-
-        def finish(number: int, total: Maps) -> None:
-            for whole, t, offset in zip(out, total, mixes.offsets, strict=True):
-                whole[number].view_as(t).copy_(t if offset is None else t.add_(offset))
+        out = self._zeros(x)
 
         def part(job: tuple[int, int]) -> Maps:
             number, first = job
-            total = self._sum(images[number], active[first::parts], mixes, finite)
-            if parts > 1:
-                return total
-            finish(number, total)  # at once: the sums of all images need not be there twice
-            return []
+            # one part writes its sum where it belongs; several of one image are added in their order when all are there
+            total = [m[number] for m in out] if parts == 1 else [m[0] for m in self._zeros(images[number])]
+            self._add(images[number], active[first::parts], mixes, finite, [t.flatten(0, 1) for t in total])
+            return total
 
         sums = each(part, [(n, first) for n in range(len(x)) for first in range(parts)])
         for n in range(len(x)) if parts > 1 else ():
-            total, *others = sums[n * parts : (n + 1) * parts]
-            for other in others:
-                total = [t.add_(o) for t, o in zip(total, other, strict=True)]
-            finish(n, total)
+            for total in sums[n * parts : (n + 1) * parts]:
+                for whole, t in zip(out, total, strict=True):
+                    whole[n] += t
+        for whole, offset in zip(out, mixes.offsets, strict=True):
+            if offset is not None:
+                whole += offset
         return [m.permute(0, 3, 1, 2) for m in out]
+
+    def _zeros(self, x: Tensor) -> list[Tensor]:
+        """A fused pyramid to add to, ``(b, h, w, c)``."""
+        sizes = zip(self.out_channels, _sizes(x), strict=True)
+        return [x.new_zeros(len(x), h, w, c, dtype=torch.float32) for c, (h, w) in sizes]
 
     def encode(self, x: Tensor, views: Sequence[int] | None = None) -> list[Pyramid]:
         """See `Ensemble.encode`; float32 maps. All views, zeros for those whose gate is 0; or ``views``, whatever their gates."""
@@ -147,7 +152,7 @@ class Fused(nn.Module):
             image, cut = images[number], Patches(images[number])
             mine = active[first::parts]
             fast = self._at_once(mine, finite)
-            maps = self._call(cut, fast, [], image.shape[-2:]) if fast else []
+            maps = self._call(image, fast, [], []) if fast else []
             done = {v: maps[4 * i : 4 * i + 4] for i, v in enumerate(fast)}
             return [((v, number), [m.float() for m in done.get(v) or self._view(image, cut, v, finite)]) for v in mine]
 
@@ -160,21 +165,17 @@ class Fused(nn.Module):
             for v in wanted
         ]
 
-    def _sum(self, image: Tensor, views: list[int], mixes: Mixes, finite: bool) -> Maps:
-        """What ``views`` add to the fused pyramid of one image, without the offsets."""
-        total: Maps = []
-        cut = Patches(image)
-        fast = self._at_once(views, finite)
+    def _add(self, image: Tensor, views: list[int], mixes: Mixes, finite: bool, total: Maps) -> None:
+        """Add to ``total`` what ``views`` add to the fused pyramid of one image, without the offsets."""
+        cut, fast = Patches(image), self._at_once(views, finite)
         if fast:
-            total = self._call(cut, fast, [w for v in fast for w in mixes.weights[v]], image.shape[-2:])
+            self._call(image, fast, [w for v in fast for w in mixes.weights[v]], total)
         for v in (v for v in views if v not in fast):
             maps = self._view(image, cut, v, finite)
             if self.ensemble.fusion.normalise == "layer":
                 maps = [F.layer_norm(m, (m.shape[1],), eps=EPS) for m in maps]
-            added = [F.linear(m, weight).float() for m, weight in zip(maps, mixes.weights[v], strict=True)]
-            total = [t.add_(a) for t, a in zip(total, added, strict=True)] if total else added
-        sizes = zip(self.out_channels, _sizes(image), strict=True)
-        return total or [image.new_zeros(h * w, c) for c, (h, w) in sizes]
+            for t, m, weight in zip(total, maps, mixes.weights[v], strict=True):
+                t += F.linear(m, weight)
 
     def _view(self, image: Tensor, cut: Patches, view: int, finite: bool) -> Maps:
         """The pyramid of one image (``cut``: its patches) under one view, in this plan's precision."""
@@ -196,15 +197,15 @@ class Fused(nn.Module):
             v for v in views if self._stems[v] is not None and self._folded[self.ensemble._encoder_of[v]] is not None
         ]
 
-    def _call(self, cut: Patches, views: list[int], mixes: list[Tensor], size: Sequence[int]) -> Maps:
-        """`views.cpp`: the pyramids of ``views`` one after the other, or with ``mixes`` their fused sum."""
+    def _call(self, image: Tensor, views: list[int], mixes: list[Tensor], total: Maps) -> Maps:
+        """`views.cpp`: the pyramids of ``views`` one after the other, or with ``mixes`` nothing but their sum in ``total``."""
         assert self._native is not None
         stems = [s for v in views if (s := self._stems[v]) is not None]
         bodies = [f.body for v in views if (f := self._folded[self.ensemble._encoder_of[v]]) is not None]
         return self._native(
-            [cut.of(s.index) for s in stems], [s.weight for s in stems], [s.bias for s in stems],
+            image.contiguous(), [s.channels for s in stems], [s.weight for s in stems], [s.bias for s in stems],
             [torch.cat([s.scale, s.shift]).float() for s in stems], [b.low for b in bodies], [b.high for b in bodies],
-            [b.taps for b in bodies], mixes, self.ensemble.fusion.normalise == "layer", size[0] // 4, size[1] // 4,
+            [b.taps for b in bodies], mixes, total, self.ensemble.fusion.normalise == "layer",
         )  # fmt: skip
 
     def _mixes(self) -> Mixes:
@@ -252,6 +253,12 @@ def _parts(images: int, views: int) -> int:
     Which views make a part does not depend on time, so nor does the order of a sum.
     """
     return max(1, min(views, -(-2 * torch.get_num_threads() // images)))
+
+
+def _give_back() -> None:
+    """Hand freed memory back to the system at once: glibc keeps it, and two copies of all weights would stay resident."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def _finite(x: Tensor) -> bool:

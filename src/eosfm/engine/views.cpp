@@ -8,7 +8,6 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
-#include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
 #include <cmath>
@@ -24,6 +23,8 @@ constexpr int kLevels = 4;
 constexpr int64_t kChannels[kLevels] = {40, 80, 160, 320};
 constexpr int kDepths[kLevels] = {2, 2, 6, 2};
 constexpr float kEps = 1e-6f;
+constexpr int64_t kPatch = 4;     // pixels per side of what a stem reads
+constexpr int64_t kBlock = 4096;  // patches that are cut at once
 constexpr int kSide = 7;  // of the depthwise kernel, and pixels of a row that are computed together
 
 // Vectors of the compiler, which lowers them to what the machine has.
@@ -224,9 +225,9 @@ std::vector<Tensor> encode(Tensor x, const Tensor& low, const Tensor& high, cons
       h /= 2;
       w /= 2;
     }
+    Tensor y = at::empty_like(x), scaled;
     for (int block = 0; block < kDepths[level]; ++block) {
       rounded.take({50 * c});  // the depthwise layer as `taps` has it
-      Tensor y = at::empty_like(x);
       depthwise_norm(x.const_data_ptr<T>(), h, w, c, tap, tap + 49 * c, y.data_ptr<T>(), s);
       tap += 50 * c;
       const Tensor first = rounded.take({4 * c, c}), bias = rounded.take({4 * c});
@@ -246,7 +247,7 @@ std::vector<Tensor> encode(Tensor x, const Tensor& low, const Tensor& high, cons
           chunks(4 * c, [&](auto v, int64_t k) { Vec<v>::store(p + k, Vec<v>::load(p + k) * Vec<v>::load(&s.scale[k])); });
       } else {
         const float* p = second.const_data_ptr<float>();
-        Tensor scaled = at::empty({c, 4 * c}, t.options());
+        if (!scaled.defined()) scaled = at::empty({c, 4 * c}, t.options());
         T* q = scaled.data_ptr<T>();
         for (int64_t i = 0; i < c; ++i, p += 4 * c, q += 4 * c)
           chunks(4 * c, [&](auto v, int64_t k) { Vec<v>::store(q + k, Vec<v>::load(p + k) * Vec<v>::load(&s.scale[k])); });
@@ -259,16 +260,35 @@ std::vector<Tensor> encode(Tensor x, const Tensor& low, const Tensor& high, cons
   return out;
 }
 
-// `patches` (h * w, k) through a view's own stem: matrix product in float32, then layer norm with scale and shift.
+// Patches of 4x4 pixels of the channels `index`, each a row (channel, y, x): those of `rows` lines of patches from `first` on.
+void cut(const Tensor& image, const Tensor& index, int64_t first, int64_t rows, float* to) {
+  const int64_t height = image.size(-2), width = image.size(-1), *channel = index.const_data_ptr<int64_t>();
+  const float* from = image.const_data_ptr<float>();
+  for (int64_t i = kPatch * first; i < kPatch * (first + rows); i += kPatch)
+    for (int64_t j = 0; j < width; j += kPatch)
+      for (int64_t k = 0; k < index.numel(); ++k)
+        for (int64_t y = 0; y < kPatch; ++y, to += kPatch)
+          std::memcpy(to, from + (channel[k] * height + i + y) * width + j, kPatch * sizeof(float));
+}
+
+// An image through a view's own stem: matrix product in float32, then layer norm with scale and shift. In blocks, because
+// all patches of a large image of many bands would be the largest tensor of all.
 template <class T>
-Tensor stem(const Tensor& patches, const Tensor& weight, const Tensor& bias, const Tensor& affine, at::ScalarType type) {
-  const Tensor y = linear(patches, weight, bias, "none");
-  const int64_t n = y.size(0), c = y.size(1);
-  Tensor out = at::empty({n, c}, y.options().dtype(type));
+Tensor stem(const Tensor& image, const Tensor& index, const Tensor& weight, const Tensor& bias, const Tensor& affine,
+            at::ScalarType type) {
+  const int64_t h = image.size(-2) / kPatch, w = image.size(-1) / kPatch, c = weight.size(0);
+  const int64_t step = std::max<int64_t>(1, kBlock / w);
+  Tensor out = at::empty({h * w, c}, weight.options().dtype(type));
   const float* a = affine.const_data_ptr<float>();
-  const float* from = y.const_data_ptr<float>();
   T* to = out.data_ptr<T>();
-  for (int64_t i = 0; i < n; ++i) norm_pixel(from + i * c, c, to + i * c, a, a + c);
+  for (int64_t first = 0; first < h; first += step) {
+    const int64_t rows = std::min(step, h - first);
+    Tensor patches = at::empty({rows * w, index.numel() * kPatch * kPatch}, weight.options());
+    cut(image, index, first, rows, patches.data_ptr<float>());
+    const Tensor y = linear(patches, weight, bias, "none");
+    const float* from = y.const_data_ptr<float>();
+    for (int64_t i = 0; i < rows * w; ++i, to += c) norm_pixel(from + i * c, c, to, a, a + c);
+  }
   return out;
 }
 
@@ -285,24 +305,24 @@ Tensor normed(const Tensor& x) {
 }
 
 template <class T>
-void add_to(Tensor& sum, const Tensor& x) {
+void add_to(const Tensor& sum, const Tensor& x) {
   float* to = sum.data_ptr<float>();
   const T* from = x.const_data_ptr<T>();
   chunks(sum.numel(), [&](auto w, int64_t i) { Vec<w>::store(to + i, Vec<w>::load(to + i) + Vec<w>::load(from + i)); });
 }
 
 // One entry per view in each list but `mixes`, which has a matrix per view and level, or none: then the maps themselves come
-// back, view by view. With `mixes`: the sum over views of map times matrix, per level, in float32.
+// back, view by view. With `mixes`, map times matrix is added to `sums`, one per level, in float32.
 template <class T>
-std::vector<Tensor> run(const std::vector<Tensor>& patches, const std::vector<Tensor>& weights, const std::vector<Tensor>& biases,
-                        const std::vector<Tensor>& affines, const std::vector<Tensor>& lows, const std::vector<Tensor>& highs,
-                        const std::vector<Tensor>& taps, const std::vector<Tensor>& mixes, bool layer, int64_t h, int64_t w,
-                        at::ScalarType type) {
+std::vector<Tensor> run(const Tensor& image, const std::vector<Tensor>& indices, const std::vector<Tensor>& weights,
+                        const std::vector<Tensor>& biases, const std::vector<Tensor>& affines, const std::vector<Tensor>& lows, const std::vector<Tensor>& highs,
+                        const std::vector<Tensor>& taps, const std::vector<Tensor>& mixes, const std::vector<Tensor>& sums,
+                        bool layer, at::ScalarType type) {
   static thread_local Workspace space;
   std::vector<Tensor> out;
-  for (size_t v = 0; v < patches.size(); ++v) {
-    const Tensor x = stem<T>(patches[v], weights[v], biases[v], affines[v], type);
-    auto maps = encode<T>(x, lows[v], highs[v], taps[v], h, w, space);
+  for (size_t v = 0; v < indices.size(); ++v) {
+    const Tensor x = stem<T>(image, indices[v], weights[v], biases[v], affines[v], type);
+    auto maps = encode<T>(x, lows[v], highs[v], taps[v], image.size(-2) / kPatch, image.size(-1) / kPatch, space);
     if (mixes.empty()) {
       out.insert(out.end(), maps.begin(), maps.end());
       continue;
@@ -310,34 +330,50 @@ std::vector<Tensor> run(const std::vector<Tensor>& patches, const std::vector<Te
     for (int level = 0; level < kLevels; ++level) {
       const Tensor map = layer ? normed<T>(maps[level]) : maps[level];
       const Tensor part = linear(map, mixes[v * kLevels + level], std::nullopt, "none");
-      if (v == 0) out.push_back(at::zeros(part.sizes(), part.options().dtype(at::kFloat)));
-      add_to<T>(out[level], part);
+      add_to<T>(sums[level], part);
     }
   }
   return out;
 }
 
-std::vector<Tensor> views(const std::vector<Tensor>& patches, const std::vector<Tensor>& weights, const std::vector<Tensor>& biases,
-                          const std::vector<Tensor>& affines, const std::vector<Tensor>& lows, const std::vector<Tensor>& highs,
-                          const std::vector<Tensor>& taps, const std::vector<Tensor>& mixes, bool layer, int64_t h, int64_t w) {
-  TORCH_CHECK(!lows.empty() && h > 0 && w > 0, "no view, or no pixel");
-  const auto type = lows[0].scalar_type();
-  for (const auto* list : {&patches, &weights, &biases, &affines, &lows, &highs, &taps}) {
+std::vector<Tensor> views(const Tensor& image, const std::vector<Tensor>& indices, const std::vector<Tensor>& weights,
+                          const std::vector<Tensor>& biases, const std::vector<Tensor>& affines, const std::vector<Tensor>& lows,
+                          const std::vector<Tensor>& highs, const std::vector<Tensor>& taps, const std::vector<Tensor>& mixes,
+                          const std::vector<Tensor>& sums, bool layer) {
+  TORCH_CHECK(!lows.empty(), "no view");
+  TORCH_CHECK(image.dim() == 4 && image.size(0) == 1 && image.scalar_type() == at::kFloat && image.is_contiguous() && image.is_cpu(),
+              "the image must be (1, c, h, w), float32, contiguous and on the CPU");
+  TORCH_CHECK(image.numel() > 0 && image.size(-2) % kPatch == 0 && image.size(-1) % kPatch == 0, "an image of whole patches");
+  for (const auto* list : {&indices, &weights, &biases, &affines, &lows, &highs, &taps}) {
     TORCH_CHECK(list->size() == lows.size(), "lists of different lengths");
     for (const auto& t : *list) TORCH_CHECK(t.is_contiguous() && t.is_cpu(), "tensors must be contiguous and on the CPU");
   }
   TORCH_CHECK(mixes.empty() || mixes.size() == kLevels * lows.size(), "mixes: one per view and level");
-  for (const auto& p : patches) TORCH_CHECK(p.size(0) == h * w, "patches of another size");
-  if (type == at::kBFloat16) return run<c10::BFloat16>(patches, weights, biases, affines, lows, highs, taps, mixes, layer, h, w, type);
+  TORCH_CHECK(sums.size() == (mixes.empty() ? 0 : kLevels), "sums: one per level, with mixes");
+  for (int level = 0; level < (int)sums.size(); ++level) {
+    const Tensor& sum = sums[level];
+    const int64_t pixels = (image.size(-2) >> (level + 2)) * (image.size(-1) >> (level + 2)), c = mixes[level].size(0);
+    TORCH_CHECK(sum.is_contiguous() && sum.is_cpu() && sum.scalar_type() == at::kFloat, "sums must be contiguous float32");
+    TORCH_CHECK(sum.numel() == pixels * c && c % 8 == 0, "sums of another size");
+    for (size_t v = 0; v < lows.size(); ++v) TORCH_CHECK(mixes[v * kLevels + level].size(0) == c, "mixes of different widths");
+  }
+  for (const auto& index : indices) {
+    TORCH_CHECK(index.scalar_type() == at::kLong, "channels must be int64");
+    const int64_t* channel = index.const_data_ptr<int64_t>();
+    for (int64_t k = 0; k < index.numel(); ++k) TORCH_CHECK(0 <= channel[k] && channel[k] < image.size(1), "no such channel");
+  }
+  const auto type = lows[0].scalar_type();
+  if (type == at::kBFloat16)
+    return run<c10::BFloat16>(image, indices, weights, biases, affines, lows, highs, taps, mixes, sums, layer, type);
   TORCH_CHECK(type == at::kFloat, "float32 or bfloat16");
-  return run<float>(patches, weights, biases, affines, lows, highs, taps, mixes, layer, h, w, type);
+  return run<float>(image, indices, weights, biases, affines, lows, highs, taps, mixes, sums, layer, type);
 }
 
 }  // namespace
 
 TORCH_LIBRARY(eosfm_native, m) {
   m.def(
-      "views(Tensor[] patches, Tensor[] weights, Tensor[] biases, Tensor[] affines, Tensor[] lows, Tensor[] highs, "
-      "Tensor[] taps, Tensor[] mixes, bool layer, int h, int w) -> Tensor[]",
+      "views(Tensor image, Tensor[] indices, Tensor[] weights, Tensor[] biases, Tensor[] affines, Tensor[] lows, Tensor[] highs, "
+      "Tensor[] taps, Tensor[] mixes, Tensor(a!)[] sums, bool layer) -> Tensor[]",
       views);
 }

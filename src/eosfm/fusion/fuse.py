@@ -78,6 +78,8 @@ class Fusion(nn.Module):
     def forward(self, pyramids: Sequence[Pyramid], gates: Tensor | None) -> Pyramid:
         """Fuse ``views`` pyramids; ``gates`` ``(views,)`` scale each view after its normalisation (None: all are 1)."""
         levels = range(len(PYRAMID_CHANNELS))
+        if gates is not None and len(gates) == self.views and not gates.requires_grad and bool((gates == 1).all()):
+            gates = None  # the usual case: no pass over all maps to multiply them by 1
         return [self.combine(i, [n[i](p[i]) for n, p in zip(self.norms, pyramids, strict=True)], gates) for i in levels]  # type: ignore[index]
 
     def combine(self, level: int, maps: list[Tensor], gates: Tensor | None) -> Tensor:
@@ -276,8 +278,26 @@ def make_fusion(name: str, views: int, normalise: Normalise = "none", widths: Se
     return FUSIONS[name](views, normalise, widths)
 
 
+def side_by_side(maps: Sequence[Tensor]) -> Tensor:
+    """`torch.cat` of ``maps`` ``(b, c, h, w)`` over channels; no copy where they are neighbours in one tensor already.
+
+    Cached features are (`eosfm.engine.cache.Features.batch`), and copying them would be a good part of a training step.
+    """
+    first, *rest = maps
+    if any(m.requires_grad for m in maps):
+        return torch.cat(list(maps), 1)
+    channels = first.shape[1]
+    for m in rest:
+        place = m.untyped_storage().data_ptr(), m.storage_offset(), m.stride(), m.dtype
+        here = first.storage_offset() + channels * first.stride(1)
+        if place != (first.untyped_storage().data_ptr(), here, first.stride(), first.dtype):
+            return torch.cat(list(maps), 1)
+        channels += m.shape[1]
+    return first.as_strided((first.shape[0], channels, *first.shape[2:]), first.stride(), first.storage_offset())
+
+
 def _gated_concat(maps: list[Tensor], gates: Tensor | None) -> Tensor:
-    return torch.cat(_gated_all(maps, gates), dim=1)
+    return side_by_side(_gated_all(maps, gates))
 
 
 def _gated_all(maps: list[Tensor], gates: Tensor | None) -> list[Tensor]:

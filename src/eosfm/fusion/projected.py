@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from eosfm.contracts import Pyramid
-from eosfm.fusion.fuse import Conv1x1
+from eosfm.fusion.fuse import Conv1x1, side_by_side
 
 
 def projected(fusion: Conv1x1, pyramids: Sequence[Pyramid], gates: Tensor, rows: Sequence[Tensor]) -> list[Tensor]:
@@ -29,7 +29,7 @@ def projected(fusion: Conv1x1, pyramids: Sequence[Pyramid], gates: Tensor, rows:
         kept = [v for v in range(len(maps)) if on[v]]  # of the others exactly nothing, also where a view gives NaN
         side = pyramids[0][level].shape[-2:]
         if kept:
-            features = torch.cat([maps[v] for v in kept], 1).flatten(2)
+            features = side_by_side([maps[v] for v in kept]).flatten(2)
             mine = torch.cat([both[:, fusion._columns(level, v)] for v in kept], 1).to(features.dtype)
             total = torch.bmm(mine.expand(len(features), -1, -1), features).float() + total
         out.append(total.expand(len(maps[0]), -1, side.numel()).reshape(len(maps[0]), -1, *side))

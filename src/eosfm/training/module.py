@@ -15,6 +15,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from eosfm.config import read_json, to_plain
 from eosfm.contracts import ConfigError, TrainingError
@@ -103,6 +104,16 @@ class TaskModule(L.LightningModule):
         """Seed dropout by epoch, so that a resumed run draws what an uninterrupted one would have drawn."""
         torch.manual_seed(purpose_seed(self.config.seed, "dropout", self.current_epoch))
 
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,  # noqa: ARG002  Lightning's signature
+    ) -> None:
+        """By norm. Lightning's own refuses a fused optimiser in mixed precision; that is for fp16, whose gradients are scaled."""
+        if gradient_clip_val:
+            nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], gradient_clip_val)
+
     def configure_optimizers(self) -> Any:
         """AdamW, without decay on biases and norms; linear warm-up, then `FitConfig.schedule`."""
         scores = [] if self.selector is None else [p for p in self.selector.parameters() if p.requires_grad]
@@ -113,8 +124,7 @@ class TaskModule(L.LightningModule):
         ]
         if self.selector is not None and scores:
             groups.append(self.selector.optimiser_group())
-        fused = self.config.precision == "32"  # Lightning clips no gradients of a fused optimiser in mixed precision
-        optimiser = torch.optim.AdamW(groups, lr=self.config.learning_rate, fused=fused)
+        optimiser = torch.optim.AdamW(groups, lr=self.config.learning_rate, fused=True)
         total = max(1, int(self.trainer.estimated_stepping_batches))
         rise = max(1, round(self.config.warmup * total))
 

@@ -3,7 +3,7 @@
 python benchmarks/adapting.py            # writes benchmarks/results/adapting/times.csv and prints ratios
 python benchmarks/adapting.py scene      # one of the three heads
 
-Workload R of `inference.py` (14 specialists of three bands), chips of 224, batch 4. The published way runs every encoder at
+Workload R of `inference.py` (14 specialists of three bands), chips of 224, PANGAEA's batch of 8. The published way runs every encoder at
 every step, in fp32 or under bf16 autocast. Ours reads features that were written once to disk, as `eosfm adapt` does with
 `cache_folder`. Both train with PyTorch's fused AdamW. Steps are timed in turns, a process per variant; 80 epochs over N chips
 are then added up: published 80 N step; ours N write + 80 N step. Validation is left out of both. The published fusion has
@@ -33,7 +33,7 @@ from eosfm.tasks.model import HeadConfig, TaskModel, TaskSpec
 from eosfm.tasks.objectives import make_loss
 from inference import tell, workload
 
-SIZE, BATCH, CHIPS, EPOCHS, ROUNDS = 224, 4, 32, 80, 3
+SIZE, BATCH, CHIPS, EPOCHS, ROUNDS = 224, 8, 64, 80, 3
 VARIANTS = ("published fp32", "published bf16", "cached fp32", "cached bf16")
 HEADS = {"upernet": HeadConfig(decoder="upernet", channels=128), "linear": HeadConfig(decoder="linear", channels=128),
          "scene": HeadConfig()}  # fmt: skip

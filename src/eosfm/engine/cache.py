@@ -40,6 +40,8 @@ Progress = Callable[[float, str], None]
 FORMAT = 2
 SHARD = 64
 """chips per file: some hundred megabytes at most"""
+FEW = 8
+"""chips that are computed at once"""
 ORIENTATIONS = 8
 """quarter turns, each also mirrored; four of them keep the shape of a chip that is not square"""
 
@@ -245,13 +247,18 @@ def _runner(ensemble: Ensemble, precision: Precision, pooled: bool) -> Callable[
     plan: Fused = fused(ensemble, precision=precision)
     dtype = _dtype(precision, pooled)
 
-    def keep(pyramid: Pyramid) -> Pyramid:
-        return [(m.mean((-2, -1), keepdim=True) if pooled else m).to(dtype) for m in pyramid]
-
     def run(x: Tensor, views: list[int]) -> list[Pyramid]:
-        with torch.no_grad():
-            few = [[keep(p) for p in plan.encode(part, views)] for part in torch.split(x, 8)]
-        return [[torch.cat([p[i][level] for p in few]) for level in range(4)] for i in range(len(views))]
+        kept: list[Pyramid] = []
+        for first in range(0, len(x), FEW):
+            with torch.no_grad():
+                made = plan.encode(x[first : first + FEW], views, torch.float32 if pooled else dtype)
+            made = [[m.mean((-2, -1), keepdim=True) for m in p] for p in made] if pooled else made
+            if not kept:
+                kept = [[m.new_empty(len(x), *m.shape[1:]) for m in p] for p in made]
+            for all_, some in zip(kept, made, strict=True):
+                for whole, m in zip(all_, some, strict=True):
+                    whole[first : first + FEW] = m
+        return kept
 
     return run
 

@@ -138,8 +138,10 @@ class Fused(nn.Module):
         sizes = zip(self.out_channels, _sizes(x), strict=True)
         return [x.new_zeros(len(x), h, w, c, dtype=torch.float32) for c, (h, w) in sizes]
 
-    def encode(self, x: Tensor, views: Sequence[int] | None = None) -> list[Pyramid]:
-        """See `Ensemble.encode`; float32 maps. All views, zeros for those whose gate is 0; or ``views``, whatever their gates."""
+    def encode(
+        self, x: Tensor, views: Sequence[int] | None = None, dtype: torch.dtype = torch.float32
+    ) -> list[Pyramid]:
+        """See `Ensemble.encode`. All views, zeros for those whose gate is 0; or ``views``, whatever their gates."""
         self.ensemble._check(x)
         finite, gates, images = _finite(x), self.ensemble.gates_now(), torch.split(x.float(), 1)
         wanted = range(len(gates)) if views is None else views
@@ -154,14 +156,16 @@ class Fused(nn.Module):
             fast = self._at_once(mine, finite)
             maps = self._call(image, fast, [], []) if fast else []
             done = {v: maps[4 * i : 4 * i + 4] for i, v in enumerate(fast)}
-            return [((v, number), [m.float() for m in done.get(v) or self._view(image, cut, v, finite)]) for v in mine]
+            return [
+                ((v, number), [m.to(dtype) for m in done.get(v) or self._view(image, cut, v, finite)]) for v in mine
+            ]
 
         made = dict(pair for done in each(part, [(n, i) for n in range(len(x)) for i in range(parts)]) for pair in done)
         sizes, widths = _sizes(x), self.ensemble.fusion.widths
         return [
             [torch.cat([as_map(made[v, n][i], *size) for n in range(len(x))]) for i, size in enumerate(sizes)]
             if v in active
-            else [x.new_zeros(len(x), c, *size, dtype=torch.float32) for c, size in zip(widths[v], sizes, strict=True)]
+            else [x.new_zeros(len(x), c, *size, dtype=dtype) for c, size in zip(widths[v], sizes, strict=True)]
             for v in wanted
         ]
 

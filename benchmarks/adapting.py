@@ -4,10 +4,10 @@ python benchmarks/adapting.py            # writes benchmarks/results/adapting/ti
 python benchmarks/adapting.py scene      # one of the three heads
 
 Workload R of `inference.py` (14 specialists of three bands), chips of 224, PANGAEA's batch of 8. The published way runs
-every encoder at every step, in fp32 or under bf16 autocast. Ours reads features that were written once to disk, as `eosfm adapt` does with
-`cache_folder`. Both train with PyTorch's fused AdamW. Steps are timed in turns, a process per variant; 80 epochs over N chips
-are then added up: published 80 N step; ours N write + 80 N step. Validation is left out of both. The published fusion has
-batch norms of the features, ours none, as is each one's default.
+every encoder at every step, in fp32 or under bf16 autocast. Ours reads features that were written once to disk, as `eosfm
+adapt` does with `cache_folder`. Both train with PyTorch's fused AdamW. Steps are timed in turns, a process per variant; 80
+epochs over N chips are then added up: published 80 N step; ours N write + 80 N step. Validation is left out of both. The
+published fusion has batch norms of the features, ours none, as is each one's default.
 """
 
 from __future__ import annotations

@@ -284,7 +284,7 @@ def side_by_side(maps: Sequence[Tensor]) -> Tensor:
     Cached features are (`eosfm.engine.cache.Features.batch`), and copying them would be a good part of a training step.
     """
     first, *rest = maps
-    exported = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
+    exported = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
     if exported or any(m.requires_grad for m in maps):
         return torch.cat(list(maps), 1)
     channels = first.shape[1]

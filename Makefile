@@ -6,6 +6,8 @@ DATA ?= ../shared/data
 # Threads that spin while they wait slow small networks down on a shared machine.
 export OMP_WAIT_POLICY ?= PASSIVE
 
+# Installed packages are compiled at once: where Python may not write bytecode, each process would compile timm for 6 s.
+
 .PHONY: setup demo demo-real test test-slow bench test-core lint types format clean
 
 setup: $(VENV)/.stamp
@@ -14,7 +16,7 @@ $(VENV)/.stamp: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else f"Python 3.11 or newer is needed, {v.major}.{v.minor} found; try: make setup PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.txt
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -r requirements.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
 	@touch $@
 
@@ -43,7 +45,7 @@ bench: setup ## times beside the published loop, half an hour: nothing else shou
 test-core: setup ## the core without optional extras, in an environment of its own
 	$(PYTHON) -m venv .venv-core
 	.venv-core/bin/python -m pip install --quiet uv
-	.venv-core/bin/uv pip install --quiet --python .venv-core/bin/python -c requirements.txt -e . pytest pytest-timeout
+	.venv-core/bin/uv pip install --quiet --compile-bytecode --python .venv-core/bin/python -c requirements.txt -e . pytest pytest-timeout
 	.venv-core/bin/python -m pytest -q --noconftest -p no:cacheprovider -o addopts= tests/core
 
 lint: setup

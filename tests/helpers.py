@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import resource
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from eosfm.bands import Band, BandSet
+from eosfm.ensemble import Ensemble
 from eosfm.specialists.card import DataInfo, SpecialistCard, TaskInfo, TrainingInfo, WeightsInfo, card_bands
 from eosfm.specialists.encoder import FrozenEncoder
 from eosfm.statistics import BandStatistics
@@ -140,6 +141,22 @@ def image(bands: str | BandSet, n: int = 2, size: int | tuple[int, int] = 64, se
         g = torch.Generator().manual_seed(seed * 1000 + int(hashlib.md5(str(b.key).encode()).hexdigest()[:6], 16))
         out.append(low + (high - low) * torch.rand(n, h, w, generator=g))
     return torch.stack(out, 1)
+
+
+def full_ensemble(bands: str, **changes: Any) -> Ensemble:
+    """All of `TINY` reading ``bands``, with a fusion whose biases are not 0."""
+    b = BandSet.parse(bands)
+    specialists = [make_specialist(n, TINY[n], i) for i, n in enumerate(TINY)]
+    ens = Ensemble(specialists, b, statistics=statistics_of(b), **changes).eval()
+    with torch.no_grad():
+        for p in ens.fusion.parameters():
+            p.add_(0.02 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())))
+    return ens
+
+
+def worst_level(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
+    """Relative error of the worst level."""
+    return max(float((x - y).norm() / x.norm()) for x, y in zip(a, b, strict=True))
 
 
 def in_unit(bands: BandSet, unit: Unit) -> BandSet:

@@ -8,14 +8,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from eosfm.bands import BandSet
 from eosfm.contracts import BandError, ConfigError
 from eosfm.engine.folded import Patches, as_map, encode, fold_body, fold_stem, stem_map
 from eosfm.engine.fused import fused
 from eosfm.ensemble import Ensemble
 from eosfm.fusion.fuse import FUSIONS
 from eosfm.fusion.selection import SelectionConfig
-from helpers import TINY, image, make_encoder, make_specialist, statistics_of
+from helpers import full_ensemble, image, make_encoder, worst_level
 
 # conversions by a scale, by an offset, by a logarithm (not affine), and into another modality
 INPUTS = (
@@ -26,18 +25,7 @@ INPUTS = (
 
 
 def ensemble(bands="hls:all@dn-1e4", **changes) -> Ensemble:
-    b = BandSet.parse(bands)
-    specialists = [make_specialist(n, TINY[n], i) for i, n in enumerate(TINY)]
-    ens = Ensemble(specialists, b, statistics=statistics_of(b), **changes).eval()
-    with torch.no_grad():
-        for p in ens.fusion.parameters():
-            p.add_(0.02 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())))
-    return ens
-
-
-def off(a, b) -> float:
-    """Relative error of the worst level."""
-    return max(float((x - y).norm() / x.norm()) for x, y in zip(a, b, strict=True))
+    return full_ensemble(bands, **changes)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 13])
@@ -49,7 +37,7 @@ def test_a_folded_encoder_is_the_encoder(channels):
         tokens = encode(stem_map(Patches(x), stem), body.low, body.high, 24, 16)
         got = [as_map(t, 24 >> i, 16 >> i) for i, t in enumerate(tokens)]
         assert [m.shape for m in got] == [m.shape for m in encoder(x)]
-        assert off(encoder(x), got) < 1e-5
+        assert worst_level(encoder(x), got) < 1e-5
 
 
 @pytest.mark.parametrize("normalise", ["none", "layer", "batch"])
@@ -58,7 +46,7 @@ def test_every_fusion_and_norm(fusion, normalise):
     ens = ensemble(fusion=fusion, normalise=normalise)
     x = image(ens.bands, 2, 64)
     with torch.inference_mode():
-        assert off(ens(x), fused(ens)(x)) < 1e-5
+        assert worst_level(ens(x), fused(ens)(x)) < 1e-5
 
 
 @pytest.mark.parametrize("bands", INPUTS)
@@ -68,9 +56,9 @@ def test_every_unit(bands):
     assert any(s is None for s in plan._stems) == ("linear" in bands), "a logarithm cannot be folded"
     x = image(ens.bands, 2, (64, 96))
     with torch.inference_mode():
-        assert off(ens(x), plan(x)) < 1e-5
+        assert worst_level(ens(x), plan(x)) < 1e-5
         for a, b in zip(ens.encode(x), plan.encode(x), strict=True):
-            assert off(a, b) < 1e-5
+            assert worst_level(a, b) < 1e-5
 
 
 @pytest.mark.parametrize("bands", INPUTS)
@@ -81,7 +69,7 @@ def test_pixels_that_are_not_finite_become_the_mean_in_both(bands):
     with torch.inference_mode():
         got = fused(ens)(x)
         assert all(bool(m.isfinite().all()) for m in got)
-        assert off(ens(x), got) < 1e-5
+        assert worst_level(ens(x), got) < 1e-5
 
 
 @pytest.mark.parametrize("bands", INPUTS)
@@ -103,7 +91,7 @@ def test_ablated_specialists_do_not_run_and_count_for_nothing(monkeypatch):
     ran = []
     monkeypatch.setattr("eosfm.engine.fused.encode", lambda *args: ran.append(args) or encode(*args))
     with torch.inference_mode():
-        assert off(ens(x), plan(x)) < 1e-5
+        assert worst_level(ens(x), plan(x)) < 1e-5
         assert len(ran) == 2 * sum(v.specialist == names[0] for v in ens.views)
         ens.ablate(names)
         for a, b in zip(ens(x), plan(x), strict=True):
@@ -136,7 +124,7 @@ def test_it_trains_as_the_ensemble_does(normalise):
     a = ens(x)
     ens.fusion.load_state_dict(state)
     b = fused(ens)(x)
-    assert off([m.detach() for m in a], [m.detach() for m in b]) < 1e-5
+    assert worst_level([m.detach() for m in a], [m.detach() for m in b]) < 1e-5
 
 
 def test_what_it_refuses():
@@ -155,7 +143,7 @@ def test_released_weights_are_the_plans_alone():
     with torch.inference_mode():
         before = ens(x)
         plan = fused(ens, release=True)
-        assert off(before, plan(x)) < 1e-5
+        assert worst_level(before, plan(x)) < 1e-5
         assert not any(k.startswith("encoders.") for k in ens.state_dict())
         with pytest.raises(ConfigError, match="load it again"):
             ens(x)

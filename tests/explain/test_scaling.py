@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from eosfm.contracts import ConfigError, CorruptArtifact
-from eosfm.explain.scaling import Curve, Growth, Ledger, grow, outlook, random_orders, saturating
+from eosfm.explain.scaling import Curve, Growth, SubsetScores, grow, outlook, random_orders, saturating
 
 NAMES = list("abcde")
 
@@ -29,25 +29,25 @@ def test_a_killed_run_continues_and_computes_nothing_twice(tmp_path):
     orders = random_orders(5, 3, 0)
     args = ("refit", orders, NAMES, score)
     with pytest.raises(KeyboardInterrupt):
-        grow(*args, Ledger(tmp_path / "s.json", "x"), seeds=[0, 1, 2])
-    assert len(Ledger(tmp_path / "s.json", "x").scores) == 6
-    done = grow(*args, Ledger(tmp_path / "s.json", "x"), seeds=[0, 1, 2])
-    plain = grow("refit", orders, NAMES, gain, Ledger(tmp_path / "t.json", "x"), seeds=[0, 1, 2])
+        grow(*args, SubsetScores(tmp_path / "s.json", "x"), seeds=[0, 1, 2])
+    assert len(SubsetScores(tmp_path / "s.json", "x").scores) == 6
+    done = grow(*args, SubsetScores(tmp_path / "s.json", "x"), seeds=[0, 1, 2])
+    plain = grow("refit", orders, NAMES, gain, SubsetScores(tmp_path / "t.json", "x"), seeds=[0, 1, 2])
     np.testing.assert_array_equal(done.scores, plain.scores)
     assert len(asked) == len(set(asked)) + 1, "one was interrupted, none repeated"
 
 
 def test_another_models_ledger_is_refused(tmp_path):
-    Ledger(tmp_path / "s.json", "x").get("refit", 0, ["a"], lambda: 0.5)
+    SubsetScores(tmp_path / "s.json", "x").get("refit", 0, ["a"], lambda: 0.5)
     with pytest.raises(ConfigError, match="another model, data or settings"):
-        Ledger(tmp_path / "s.json", "y")
+        SubsetScores(tmp_path / "s.json", "y")
     (tmp_path / "s.json").write_text("[]")
     with pytest.raises(CorruptArtifact, match="not a ledger"):
-        Ledger(tmp_path / "s.json", "x")
+        SubsetScores(tmp_path / "s.json", "x")
 
 
 def test_equal_sets_are_one_entry_whatever_their_order(tmp_path):
-    ledger = Ledger(tmp_path / "s.json", "x")
+    ledger = SubsetScores(tmp_path / "s.json", "x")
     assert ledger.get("ablation", 0, ["b", "a"], lambda: 0.25) == 0.25
     assert ledger.get("ablation", 0, ["a", "b"], lambda: 9.0) == 0.25
     assert ledger.get("refit", 0, ["a", "b"], lambda: 0.5) == 0.5

@@ -15,6 +15,7 @@ from eosfm.contracts import ConfigError, TrainingError
 from eosfm.data.worlds import synthetic_splits
 from eosfm.ensemble import Ensemble
 from eosfm.files import sha256_file
+from eosfm.specialists.card import read_card
 from eosfm.specialists.encoder import ConvNeXtV2Atto
 from eosfm.specialists.store import load_specialist
 from eosfm.tasks.model import HeadConfig, TaskSpec
@@ -141,6 +142,10 @@ def test_kill_minus_nine_then_resume_equals_an_uninterrupted_run(tmp_path):
     assert resumed.returncode == whole.returncode == 0, resumed.stderr + whole.stderr
     weights = [sha256_file(tmp_path / f / "zoo" / "killed" / "model.safetensors") for f in "ab"]
     assert weights[0] == weights[1]
+    # the card counts the seconds of all sessions, up to the checkpoint that each left
+    card = read_card(tmp_path / "a" / "zoo" / "killed" / "card.json")
+    spent = torch.load(tmp_path / "a" / "run" / "last.ckpt", weights_only=True)["seconds"]
+    assert 0.9 * spent < card.training.seconds < spent + 5
 
 
 def test_a_run_folder_of_another_run_is_refused(tmp_path):

@@ -25,7 +25,7 @@ SHAPES = np.geomspace(0.15, 12.0, 60)
 """scales (in specialists) that are tried for the saturating curve"""
 
 
-class Ledger:
+class SubsetScores:
     """Scores of subsets in a file: each is there, whole, or not; a killed run continues where it was.
 
     Raises:
@@ -81,7 +81,7 @@ def random_orders(n: int, count: int, seed: int) -> list[tuple[int, ...]]:
 
 def grow(
     mode: str, orders: Sequence[tuple[int, ...]], names: Sequence[str], score: Callable[[Subset, int], float],
-    ledger: Ledger, *, seeds: Sequence[int], progress: Progress | None = None,
+    ledger: SubsetScores, *, seeds: Sequence[int], progress: Progress | None = None,
 ) -> Growth:  # fmt: skip
     """Score every prefix of every order with ``score(subset, seed)``; what ``ledger`` knows is not computed again."""
     n, rows = len(names), []

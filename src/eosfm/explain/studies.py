@@ -15,7 +15,7 @@ from eosfm.ensemble import Ensemble
 from eosfm.explain.contributions import SubsetScorer, main_score
 from eosfm.explain.price import Price, prices
 from eosfm.explain.refit import Refit
-from eosfm.explain.scaling import Growth, Ledger, Outlook, grow, outlook, random_orders
+from eosfm.explain.scaling import Growth, Outlook, SubsetScores, grow, outlook, random_orders
 from eosfm.explain.search import Method, Step, search, smallest_within
 from eosfm.files import sha256_bytes
 from eosfm.specialists.card import Metric
@@ -134,7 +134,7 @@ def scale_up(
     settings = (
         f"{splits.test.sha256()}{splits.train.sha256()}{fingerprint(model)}{seed}{to_plain(refit) if refit else ''}"
     )
-    ledger = Ledger(folder / "scores.json", sha256_bytes(settings.encode()))
+    ledger = SubsetScores(folder / "scores.json", sha256_bytes(settings.encode()))
     check = SubsetScorer(model, splits.validation, progress=progress)
     held = SubsetScorer(model, splits.test, progress=progress)
     names, n = check.names, len(check.names)

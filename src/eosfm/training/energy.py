@@ -21,6 +21,15 @@ class Energy:
     co2_kg: float | None = None
     method: str = ""
 
+    def after(self, earlier: float) -> Energy:
+        """This session's cost and that of ``earlier`` seconds before the run was killed, at this session's power."""
+        if not earlier or not self.seconds:
+            return self
+        times = (self.seconds + earlier) / self.seconds
+        kwh, co2 = (None if v is None else v * times for v in (self.kwh, self.co2_kg))
+        method = f"{self.method}; {earlier:.0f} s of earlier sessions at the last one's power"
+        return Energy(self.seconds + earlier, kwh, co2, method)
+
 
 class EnergyMeter:
     """One codecarbon tracker for a whole command; `measure` gives the share of each part.

@@ -121,6 +121,7 @@ def train_specialist(
             folder=folder, progress=progress, label=name, identity=data_hash + start.text,
         )  # fmt: skip
         energy.seconds = time.perf_counter() - began
+    energy = energy.after(result.earlier_seconds)
     card = SpecialistCard(
         name=name,
         description=description,
@@ -207,6 +208,7 @@ def adapt_ensemble(
             progress=progress, label=label, identity=identity,
         )  # fmt: skip
         energy.seconds = time.perf_counter() - began
+    energy = energy.after(result.earlier_seconds)
     ensemble.fusion_trained = True
     if ensemble.selector is not None:
         model = model.pruned(ensemble.selector.chosen())

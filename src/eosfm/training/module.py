@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -49,6 +50,7 @@ class TaskModule(L.LightningModule):
         self.scores = None if kind in OWN_LOSS else make_metrics(kind, classes)
         self.logits: Callable[[Any], Tensor] = forward or model.forward
         self.selector = next((m for m in model.modules() if isinstance(m, TopK)), None)
+        self.began, self.earlier = time.perf_counter(), 0.0
 
     def setup(self, stage: str) -> None:  # noqa: ARG002
         """Make the loss (a closure, which cannot travel to another process) and share the CPU's cores."""
@@ -145,6 +147,7 @@ class TaskModule(L.LightningModule):
                 f"{self.config.learning_rate:g}). The last good checkpoint is kept."
             )
         checkpoint["state_dict"] = trained
+        checkpoint["seconds"] = self.earlier + time.perf_counter() - self.began
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put the frozen weights back, so that Lightning's strict check still covers everything that is trained."""
@@ -271,6 +274,9 @@ def fit(
             checks = loader(validation, config.batch_size, config.seed, train=False)
             resume = folder / "last.ckpt"
             _same_run(folder, {"config": to_plain(config), "kind": kind, "classes": classes, "identity": identity})
+            if resume.exists():
+                module.earlier = float(read_checkpoint(resume).get("seconds", 0.0))
+            earlier = module.earlier
             try:
                 trainer.fit(
                     module, batches, checks, ckpt_path=str(resume) if resume.exists() else None, weights_only=True
@@ -293,6 +299,7 @@ def fit(
         best_epoch=int(kept["epoch"]),
         epochs=int(end["epoch"]) + 1,
         steps=int(end["global_step"]),
+        earlier_seconds=earlier,
     )
 
 

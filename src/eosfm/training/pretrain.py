@@ -184,6 +184,7 @@ def pretrain_masked(
             progress=progress, label=name, identity=data_hash + start.text + asked,
         )  # fmt: skip
         energy.seconds = time.perf_counter() - began
+    energy = energy.after(result.earlier_seconds)
     what = f"{rows * columns - shown} of {rows * columns} patches of {masked.patch} pixels hidden; predicts "
     card = SpecialistCard(
         name=name,

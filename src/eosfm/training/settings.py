@@ -97,6 +97,8 @@ class FitResult:
     best_epoch: int
     epochs: int
     steps: int
+    earlier_seconds: float = 0.0
+    """of sessions that were killed, up to the checkpoint that was continued"""
 
 
 def falling(schedule: str, done: float) -> float:

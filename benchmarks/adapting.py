@@ -12,8 +12,6 @@ published fusion has batch norms of the features, ours none, as is each one's de
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import statistics
 import subprocess
@@ -24,11 +22,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from result_tables import store
 from torch import Tensor
 
 from eosfm.data.chips import Chips
 from eosfm.engine.cache import cached_features, can_pool
-from eosfm.files import atomic_file
 from eosfm.tasks.model import HeadConfig, TaskModel, TaskSpec
 from eosfm.tasks.objectives import make_loss
 from inference import tell, workload
@@ -111,18 +109,7 @@ def main() -> None:
                          "ratio": round(statistics.median(ratios), 2),
                          "low": round(ratios[0], 2), "high": round(ratios[-1], 2)})  # fmt: skip
             sys.stdout.write(f"{rows[-1]}\n")
-        store(rows)
-
-
-def store(rows: list[dict[str, object]]) -> None:
-    """Write ``rows``; those of other heads stay."""
-    path = Path(__file__).parent / "results" / "adapting" / "times.csv"
-    with path.open(newline="") if path.exists() else io.StringIO() as f:
-        before = [r for r in csv.DictReader(f) if r["head"] != rows[0]["head"]]
-    with atomic_file(path) as tmp, tmp.open("w", newline="") as f:
-        table = csv.DictWriter(f, list(rows[0]))
-        table.writeheader()
-        table.writerows([*before, *rows])
+        store("adapting/times.csv", rows, "head")
 
 
 if __name__ == "__main__":

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import matplotlib as mpl
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
+from result_tables import RESULTS, read
 
-RESULTS = Path(__file__).parent / "results"
 COLOURS = {"fused fp32": "#9db7d5", "fused fp32 native": "#2b6cb0", "fused bf16": "#f0c390", "fused bf16 native": "#c05621",
            "published loop fp32": "#888888", "published loop bf16": "#bbbbbb"}  # fmt: skip
-
-
-def read(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file."""
-    with path.open(newline="", encoding="utf-8") as f:
-        return list(csv.DictReader(f))
 
 
 def ratios(rows: list[dict[str, str]], target: Path) -> None:
@@ -65,7 +58,7 @@ def growth(rows: list[dict[str, str]], target: Path) -> None:
 def main() -> None:
     """Beside the rows they show."""
     folder = RESULTS / "inference"
-    rows = read(folder / "times.csv")
+    rows = read("inference/times.csv")
     ratios(rows, folder / "ratios.png")
     growth(rows, folder / "growth.png")
 

@@ -13,8 +13,6 @@ on each map, concatenation, a 1x1 convolution per level. Processes take turns, s
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import resource
@@ -23,9 +21,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
+from result_tables import store
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -33,7 +31,6 @@ from eosfm.bands import BandSet
 from eosfm.engine import native
 from eosfm.engine.fused import fused
 from eosfm.ensemble import Ensemble, Specialist
-from eosfm.files import atomic_file
 from eosfm.fusion.fuse import Normalise
 from eosfm.specialists.card import DataInfo, SpecialistCard, TaskInfo, TrainingInfo, WeightsInfo, card_bands
 from eosfm.specialists.encoder import FrozenEncoder
@@ -230,18 +227,7 @@ def main() -> None:
                              f"+{r['memory_mb']} MB, {r['rss_mb']} MB in all, first {r['first_s']} s, "
                              f"{r['share_of_peak']} of peak\n")  # fmt: skip
         sys.stdout.flush()
-        store(rows)
-
-
-def store(rows: list[dict[str, object]]) -> None:
-    """Write ``rows``; those of other cases stay."""
-    path = Path(__file__).parent / "results" / "inference" / "times.csv"
-    with path.open(newline="") if path.exists() else io.StringIO() as f:
-        before = [r for r in csv.DictReader(f) if r["case"] not in {row["case"] for row in rows}]
-    with atomic_file(path) as tmp, tmp.open("w", newline="") as f:
-        table = csv.DictWriter(f, list(rows[0]))
-        table.writeheader()
-        table.writerows([*before, *rows])
+        store("inference/times.csv", rows, "case")
 
 
 if __name__ == "__main__":

@@ -10,10 +10,8 @@ its end, Python, PyTorch and the loading of weights included. Linux only: peaks 
 
 from __future__ import annotations
 
-import csv
 import ctypes
 import gc
-import io
 import json
 import statistics
 import subprocess
@@ -22,11 +20,11 @@ import tempfile
 from pathlib import Path
 
 import torch
+from result_tables import store
 
 from eosfm.composition import load
 from eosfm.engine import native
 from eosfm.engine.fused import fused
-from eosfm.files import atomic_file
 from eosfm.specialists.store import save_specialist
 from inference import ALL, RGB, VARIANTS, PublishedLoop, specialist, tell
 
@@ -78,7 +76,6 @@ def main() -> None:
     if sys.argv[1:2] == ["--worker"]:
         worker(*sys.argv[2:5])
         return
-    target = Path(__file__).parent / "results" / "memory" / "peaks.csv"
     variants = [v for v in VARIANTS if "native" not in v or native.built()]
     for case in sys.argv[1:] or CASES:
         facts: dict[str, dict[str, float]] = {}
@@ -100,12 +97,7 @@ def main() -> None:
         for r in rows:
             sys.stdout.write(f"{r}\n")
         sys.stdout.flush()
-        with target.open(newline="") if target.exists() else io.StringIO() as f:
-            rows = [*(r for r in csv.DictReader(f) if r["case"] != case), *rows]
-        with atomic_file(target) as tmp, tmp.open("w", newline="") as f:
-            table = csv.DictWriter(f, list(rows[0]))
-            table.writeheader()
-            table.writerows(rows)
+        store("memory/peaks.csv", rows, "case")
 
 
 if __name__ == "__main__":

@@ -8,16 +8,16 @@ training chips of its own. Differences are paired on test chips and seeds, with 
 
 from __future__ import annotations
 
-import csv
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
+from result_tables import store
+
 from eosfm.benchmark.intervals import interval, paired_difference
 from eosfm.composition import load
 from eosfm.data.files import DataConfig, open_data
-from eosfm.files import atomic_file
 from eosfm.tasks.model import HeadConfig, TaskSpec
 from eosfm.training.fit import adapt_ensemble
 from eosfm.training.scoring import STATISTICS, score
@@ -61,11 +61,7 @@ def main(zoo: Path) -> None:
                          else "", "gain_high": round(difference.high, 4) if augment else ""})  # fmt: skip
             sys.stdout.write(f"{rows[-1]}\n")
             sys.stdout.flush()
-    target = Path(__file__).parent / "results" / "orientations" / "scores.csv"
-    with atomic_file(target) as tmp, tmp.open("w", newline="") as f:
-        table = csv.DictWriter(f, list(rows[0]))
-        table.writeheader()
-        table.writerows(rows)
+    store("orientations/scores.csv", rows)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ python benchmarks/starting.py            # writes benchmarks/results/starting/ti
 
 from __future__ import annotations
 
-import csv
 import statistics
 import subprocess
 import sys
@@ -13,7 +12,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from eosfm.files import atomic_file
+from result_tables import store
+
 from eosfm.specialists.store import save_specialist
 from inference import RGB, specialist
 
@@ -49,11 +49,7 @@ def main() -> None:
         {"what": n, "seconds": round(statistics.median(t), 2), "low": round(min(t), 2), "high": round(max(t), 2)}
         for n, t in times.items()
     ]
-    target = Path(__file__).parent / "results" / "starting" / "times.csv"
-    with atomic_file(target) as tmp, tmp.open("w", newline="") as f:
-        table = csv.DictWriter(f, list(rows[0]))
-        table.writeheader()
-        table.writerows(rows)
+    store("starting/times.csv", rows)
     for r in rows:
         sys.stdout.write(f"{r['what']}: {r['seconds']} s ({r['low']} to {r['high']})\n")
 

@@ -9,7 +9,6 @@ the clock, logs and checkpoints written. Validation is left out of both. Process
 
 from __future__ import annotations
 
-import csv
 import statistics
 import subprocess
 import sys
@@ -18,8 +17,7 @@ import time
 from pathlib import Path
 
 import torch
-
-from eosfm.files import atomic_file
+from result_tables import store
 
 BATCH, STEPS, ROUNDS = 32, 112, 3
 
@@ -84,11 +82,7 @@ def main() -> None:
                      "ratio": round(statistics.median(ratio), 2), "low": round(ratio[0], 2),
                      "high": round(ratio[-1], 2)})  # fmt: skip
         sys.stdout.write(f"{rows[-1]}\n")
-    target = Path(__file__).parent / "results" / "training" / "times.csv"
-    with atomic_file(target) as tmp, tmp.open("w", newline="") as f:
-        table = csv.DictWriter(f, list(rows[0]))
-        table.writeheader()
-        table.writerows(rows)
+    store("training/times.csv", rows)
 
 
 if __name__ == "__main__":

@@ -109,8 +109,13 @@ def loaded(card: SpecialistCard, tensors: dict[str, Tensor], whose: str) -> AnyE
     if card.pyramid is not None:  # a card may name a network of any size: only its own weights make it worth the memory
         with torch.device("meta"):
             require_weights(weights(encoder_of(card).body), tensors, card.architecture, whose)
-    with seeded(0):  # the initial weights are replaced at once; drawing them must not move anybody's random state
-        encoder = encoder_of(card)
+    if card.pyramid is None:  # every tensor of it is stored, so no initial weights are drawn
+        with torch.device("meta"):
+            encoder = encoder_of(card)
+        encoder.to_empty(device="cpu")
+    else:
+        with seeded(0):  # replaced at once; drawing them must not move anybody's random state
+            encoder = encoder_of(card)
     encoder.load_tensors(tensors, whose)
     return encoder
 

@@ -147,3 +147,44 @@ def test_released_weights_are_the_plans_alone():
         assert not any(k.startswith("encoders.") for k in ens.state_dict())
         with pytest.raises(ConfigError, match="load it again"):
             ens(x)
+
+
+@pytest.mark.parametrize("how", ["fused AdamW", "AdamW", "data"])
+def test_the_plan_follows_the_fusion_however_it_is_changed(how):
+    """A fused optimiser changes weights without a new version of them."""
+    ens = ensemble()
+    plan, x = fused(ens), image(ens.bands, 1, 64)
+    with torch.no_grad():
+        plan(x)
+    weights = list(ens.fusion.parameters())
+    if how == "data":
+        for w in weights:
+            w.data.mul_(2)
+    else:
+        step = torch.optim.AdamW(weights, lr=0.1, fused=how == "fused AdamW")
+        sum(m.square().mean() for m in ens(x)).backward()
+        step.step()
+    with torch.no_grad():
+        assert worst_level(ens(x), plan(x)) < 1e-5
+
+
+def test_an_empty_batch_gives_empty_maps():
+    ens = ensemble()
+    x = image(ens.bands, 1, 64)[:0]
+    with torch.no_grad():
+        assert [m.shape for m in fused(ens)(x)] == [m.shape for m in ens(x)]
+        assert [len(p[0]) for p in fused(ens).encode(x)] == [0] * len(ens.views)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_autocast_around_it_changes_nothing(threads):
+    ens = ensemble()
+    x, before = image(ens.bands, 2, 64), torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            got = fused(ens, kernels="library")(x)
+        with torch.no_grad():
+            assert worst_level(ens(x), got) < 1e-5
+    finally:
+        torch.set_num_threads(before)

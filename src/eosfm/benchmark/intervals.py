@@ -58,9 +58,8 @@ def paired_difference(
     values = []
     for _ in range(resamples):
         difference = []
-        for s in rng.integers(len(pairs), size=len(pairs)):
-            a, b = pairs[s]
-            i = rng.integers(n, size=n)
+        drawn, i = rng.integers(len(pairs), size=len(pairs)), rng.integers(n, size=n)
+        for a, b in (pairs[s] for s in drawn):
             difference.append(statistic(a[i]) - statistic(b[i]))
         values.append(float(np.mean(difference)))
     low, high = np.nanquantile(values, [0.025, 0.975])

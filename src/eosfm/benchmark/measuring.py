@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import time
 from collections.abc import Callable, Sequence
@@ -100,6 +101,9 @@ def attempt(
         return Attempt(left_out=f"{name}, {job.model}: {e}")
     except EosfmError as e:
         return Attempt(problem=f"{name}, {job.model}: {e}")
+    except (RuntimeError, MemoryError, ValueError) as e:  # out of memory, an operator that a device lacks, ...
+        said = str(e).splitlines()[0] if str(e) else "out of memory"
+        return Attempt(problem=f"{name}, {job.model}: {type(e).__name__}: {said}")
     return Attempt(row, table)
 
 
@@ -136,9 +140,12 @@ def measure(
             config = settings_of(case, job.seed)
             trained = train(job.model, case, build, splits, job.hyper.of(config) if job.hyper else config, **options)
             done = scored(trained, job.model, case, splits.test, job.seed, note_of(job.hyper, tried))
+    if not math.isfinite(done.metrics[0]["value"]):
+        raise ConfigError(f"{done.metrics[0]['name']} is not defined on these test chips; take others")
     parts = (splits.train, splits.validation, splits.test)
     row: Row = {
-        **common, "differs": _differs(case), "metrics": done.metrics, "validation": done.validation,
+        **common, "differs": _differs(case), "metrics": [m for m in map(_finite, done.metrics) if m],
+        "validation": done.validation,
         "classes": list(splits.train.classes), "parameters": done.parameters, "trained_parameters": done.trained,
         "note": done.note, "weights_sha256": done.weights, "trials": tried,
         "hyper": to_plain(job.hyper) if job.hyper else None, "dates": splits.train.dates,
@@ -150,6 +157,13 @@ def measure(
         "hardware": f"{platform.machine()}, {torch.get_num_threads()} threads", "at": round(started),
     }  # fmt: skip
     return row, done.table
+
+
+def _finite(metric: dict[str, Any]) -> dict[str, Any] | None:
+    """Without bounds that are not numbers; None for a score that is none, as calibration where no chip has two classes."""
+    if not math.isfinite(metric["value"]):
+        return None
+    return {k: v if not isinstance(v, float) or math.isfinite(v) else None for k, v in metric.items()}
 
 
 def _trial(job: Job, build: Any, splits: Splits, meter: EnergyMeter, options: dict[str, Any]) -> Row:

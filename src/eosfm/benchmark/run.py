@@ -49,7 +49,7 @@ def _planned(suite: Suite) -> list[list[Job]]:
     """Per case and model its trials, then its rows."""
     out = []
     for case in suite.cases:
-        hashes = {e.card.name: e.card.weights.sha256 for e in specialists_of(suite, case)}
+        hashes = {e.card.name: (e.card.weights.sha256, e.card.reading) for e in specialists_of(suite, case)}
         numbers = [(s.name, repr(s.value)) for s in settings(PROTOCOLS[case.protocol])]
         first, *_ = seeds = suite.seeds_of(case)
         for model in models_of(suite, case, list(hashes)):

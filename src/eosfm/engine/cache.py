@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,9 +38,11 @@ from eosfm.files import OutputError, atomic_file, sha256_bytes
 from eosfm.specialists.encoder import pad
 
 Progress = Callable[[float, str], None]
-FORMAT = 2
+FORMAT = 3
 SHARD = 64
 """chips per file: some hundred megabytes at most"""
+OPEN = 64
+"""shards of one view that are mapped at once"""
 FEW = 8
 """chips that are computed at once"""
 ORIENTATIONS = 8
@@ -109,15 +112,22 @@ class _InMemory:
 
 
 class _OnDisk:
-    """Shards mapped into memory: a row is read when it is asked for, and the system keeps what fits."""
+    """Shards mapped into memory: a row is read when it is asked for, and the system keeps what fits.
+
+    Few are open at once: a process may have some 65,000 maps, and views, orientations and shards multiply.
+    """
 
     def __init__(self, shards: list[Path]) -> None:
         self.shards = shards
-        self._open: dict[int, list[Tensor]] = {}
+        self._open: OrderedDict[int, list[Tensor]] = OrderedDict()
 
     def row(self, level: int, index: int) -> Tensor:
         shard = index // SHARD
-        if shard not in self._open:
+        if shard in self._open:
+            self._open.move_to_end(shard)
+        else:
+            if len(self._open) == OPEN:
+                self._open.popitem(last=False)
             self._open[shard] = _read(self.shards[shard], [f"level{i}" for i in range(len(PYRAMID_CHANNELS))])
         return self._open[shard][level][index % SHARD]
 
@@ -188,6 +198,14 @@ def cached_features(
             for v, place in enumerate(places[t] if places else ()):
                 files[t][v].append(place / name)
             todo = [v for v in views if folder is None or not files[t][v][-1].exists()]
+            if folder is not None and todo:  # what was there may have been other data's
+                here = need * len(x) * len(todo) // (len(chips) * len(turns) * len(views))
+                _require(
+                    here,
+                    shutil.disk_usage(folder).free,
+                    f"disk of {folder}",
+                    "make room and start again; what is done stays",
+                )
             image = pad(turned(x, turn))
             made = plan(image if dates == 1 else each_date(image, dates), todo) if todo else []
             for v, levels in zip(todo, kept_features(made, image, dates, join), strict=True):
@@ -266,7 +284,8 @@ def _runner(ensemble: Ensemble, precision: Precision, pooled: bool) -> Callable[
 def _key(ensemble: Ensemble, view: int, weights: list[str], turn: int, precision: Precision, *how: object) -> str:
     """The hash of everything that the features of one view depend on, but the pixels."""
     plan: AdaptationPlan = ensemble.views[view]
-    reads = (weights[ensemble._encoder_of[view]], plan.index, plan.convert, plan.mean, plan.std)
+    encoder = ensemble._encoder_of[view]
+    reads = (weights[encoder], ensemble.cards[encoder].reading, plan.index, plan.convert, plan.mean, plan.std)
     return sha256_bytes(repr((FORMAT, str(ensemble.bands), turn, precision, how, reads)).encode())[:32]
 
 

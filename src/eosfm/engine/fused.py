@@ -83,7 +83,7 @@ class Fused(nn.Module):
         if release:
             _give_back()
         self._stems = [stems.get(v) for v in range(len(ensemble.views))]
-        self._known: tuple[object, Mixes] | None = None
+        self._known: tuple[list[Tensor], Mixes] | None = None
 
     @property
     def kernels(self) -> str:
@@ -143,6 +143,8 @@ class Fused(nn.Module):
     ) -> list[Pyramid]:
         """See `Ensemble.encode`. All views, zeros for those whose gate is 0; or ``views``, whatever their gates."""
         self.ensemble._check(x)
+        if not len(x):
+            return self.ensemble.encode(x)
         finite, gates, images = _finite(x), self.ensemble.gates_now(), torch.split(x.float(), 1)
         wanted = range(len(gates)) if views is None else views
         active = [v for v in wanted if views is not None or gates.requires_grad or float(gates[v]) != 0.0]
@@ -215,12 +217,11 @@ class Fused(nn.Module):
     def _mixes(self) -> Mixes:
         """The fusion as it is now; made again when a weight, a running mean or a gate has changed."""
         fusion, gates = self.ensemble.fusion, self.ensemble.gates_now().detach()
-        state = [*fusion.parameters(), *fusion.buffers()]
-        key = None
-        if not any(t.is_inference() for t in state):
-            key = (*((t.data_ptr(), t._version) for t in state), *gates.tolist())
-        if key is None or self._known is None or self._known[0] != key:
-            self._known = key, fold_fusion(fusion, gates, self.dtype)
+        # by value: a fused optimiser changes weights without a new version, and so does whoever writes to `.data`
+        state = [gates, *(t.detach() for t in fusion.parameters()), *fusion.buffers()]
+        if self._known is None or not all(map(torch.equal, self._known[0], state)):
+            with torch.autocast(gates.device.type, enabled=False):
+                self._known = [t.clone() for t in state], fold_fusion(fusion, gates, self.dtype)
         return self._known[1]
 
 
@@ -256,7 +257,7 @@ def _parts(images: int, views: int) -> int:
 
     Which views make a part does not depend on time, so nor does the order of a sum.
     """
-    return max(1, min(views, -(-2 * torch.get_num_threads() // images)))
+    return max(1, min(views, -(-2 * torch.get_num_threads() // max(1, images))))
 
 
 def _give_back() -> None:

@@ -28,7 +28,8 @@ def each(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
     infer = torch.is_inference_mode_enabled()
 
     def quiet(item: T) -> R:
-        with torch.inference_mode() if infer else torch.no_grad():
+        # autocast is a thread's own: without this, one thread would have it and several would not
+        with torch.inference_mode() if infer else torch.no_grad(), torch.autocast("cpu", enabled=False):
             return work(item)
 
     if threads < 2:

@@ -362,6 +362,17 @@ std::vector<Tensor> views(const Tensor& image, const std::vector<Tensor>& indice
     const int64_t* channel = index.const_data_ptr<int64_t>();
     for (int64_t k = 0; k < index.numel(); ++k) TORCH_CHECK(0 <= channel[k] && channel[k] < image.size(1), "no such channel");
   }
+  int64_t taken = 0;
+  for (int level = 0; level < kLevels; ++level) taken += kDepths[level] * 50 * kChannels[level];
+  for (size_t v = 0; v < lows.size(); ++v) {
+    TORCH_CHECK(weights[v].dim() == 2 && weights[v].size(0) == kChannels[0] &&
+                    weights[v].size(1) == kPatch * kPatch * indices[v].numel() && biases[v].numel() == kChannels[0],
+                "a stem of another size");
+    TORCH_CHECK(affines[v].numel() == 2 * kChannels[0] && taps[v].numel() == taken, "affines or taps of another size");
+    for (const auto* t : {&weights[v], &affines[v], &taps[v], &highs[v]})
+      TORCH_CHECK(t->scalar_type() == at::kFloat, "stems, affines, taps and highs must be float32");
+    TORCH_CHECK(lows[v].scalar_type() == lows[0].scalar_type(), "lows of different precision");
+  }
   const auto type = lows[0].scalar_type();
   if (type == at::kBFloat16)
     return run<c10::BFloat16>(image, indices, weights, biases, affines, lows, highs, taps, mixes, sums, layer, type);

@@ -102,6 +102,9 @@ def _distances(cases: Named) -> Section:
         "task has none. Published models are not in it: they were measured under other conditions.",
     ]
     tasks = tuple(dict.fromkeys(t for t, _, _ in cases))
+    if twice := sorted({t for t in tasks if sum(t == u for u, _, _ in cases) > 1}):
+        said = f"none: several cases are of {', '.join(twice)}; a table mixes no conditions, so give each share of labels a suite"
+        return Section("Distance To Best (PANGAEA)", about, [Note(said)])
     errors = tuple(t for t, _, b in cases if not b.higher_is_better)
     scores: dict[str, dict[str, float]] = {}
     for task, _, board in cases:

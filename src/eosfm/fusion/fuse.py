@@ -287,11 +287,11 @@ def side_by_side(maps: Sequence[Tensor]) -> Tensor:
     exported = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
     if exported or any(m.requires_grad for m in maps):
         return torch.cat(list(maps), 1)
-    channels = first.shape[1]
+    channels, start = first.shape[1], first.untyped_storage().data_ptr()
     for m in rest:
-        place = m.untyped_storage().data_ptr(), m.storage_offset(), m.stride(), m.dtype
         here = first.storage_offset() + channels * first.stride(1)
-        if place != (first.untyped_storage().data_ptr(), here, first.stride(), first.dtype):
+        alike = (len(m), m.shape[2:], m.stride(), m.dtype) == (len(first), first.shape[2:], first.stride(), first.dtype)
+        if not alike or (m.untyped_storage().data_ptr(), m.storage_offset()) != (start, here):
             return torch.cat(list(maps), 1)
         channels += m.shape[1]
     return first.as_strided((first.shape[0], channels, *first.shape[2:]), first.stride(), first.storage_offset())

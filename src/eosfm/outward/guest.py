@@ -15,6 +15,7 @@ from eosfm.bands import BandSet
 from eosfm.composition import MANIFEST, load, read_manifest, resolve
 from eosfm.contracts import ConfigError, CorruptArtifact, Pyramid, ZooError, known
 from eosfm.ensemble import Ensemble
+from eosfm.fusion.fuse import Normalise, make_fusion
 from eosfm.outward.inputs import require_plausible
 from eosfm.rules import DEFAULT_RULES
 from eosfm.specialists.store import CARD, load_specialist
@@ -49,19 +50,25 @@ def assemble(
         EosfmError: what is missing, unreadable, changed or contradictory, and how to repair it.
     """
     rules: Sequence[str] = DEFAULT_RULES
+    normalise: Normalise = "none"
     folders = require_members(zoo, specialists, leave_out)
     if folders is None:
         assert isinstance(zoo, str | Path)
         manifest = read_manifest(Path(zoo) / MANIFEST)
-        statistics = manifest.statistics or statistics
-        if manifest.fusion_trained:
-            ensemble = load(zoo, bands, statistics=statistics)
+        if manifest.fusion_trained or manifest.bands:
+            # what it was composed for (bands in their order, statistics, pruned views) holds here, too, or is an error
+            ensemble = load(zoo, bands, statistics=manifest.statistics or statistics)
+            if not manifest.fusion_trained:
+                ensemble.fusion = make_fusion(
+                    fusion, len(ensemble.views), ensemble.fusion.normalise, ensemble.fusion.widths
+                )
             _report(ensemble)
             return ensemble
-        rules, members = manifest.rules, resolve(manifest, Path(zoo))
+        statistics = manifest.statistics or statistics
+        rules, normalise, members = manifest.rules, manifest.normalise, resolve(manifest, Path(zoo))
     else:
         members = [load_specialist(f) for f in folders]
-    ensemble = Ensemble(members, bands, statistics=statistics, rules=rules, fusion=fusion)
+    ensemble = Ensemble(members, bands, statistics=statistics, rules=rules, fusion=fusion, normalise=normalise)
     _report(ensemble)
     return ensemble
 

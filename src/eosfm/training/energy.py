@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 from eosfm.contracts import missing_extra
 
+MOST_TIMES = 10
+"""how many times its own length a session's power may stand for"""
+
 
 @dataclass
 class Energy:
@@ -26,6 +29,8 @@ class Energy:
         if not earlier or not self.seconds:
             return self
         times = (self.seconds + earlier) / self.seconds
+        if times > MOST_TIMES:
+            return Energy(self.seconds + earlier, None, None, "unknown: most was spent in sessions that were killed")
         kwh, co2 = (None if v is None else v * times for v in (self.kwh, self.co2_kg))
         method = f"{self.method}; {earlier:.0f} s of earlier sessions at the last one's power"
         return Energy(self.seconds + earlier, kwh, co2, method)

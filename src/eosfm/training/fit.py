@@ -205,7 +205,7 @@ def adapt_ensemble(
             model, task.kind, len(task.classes),
             train if cache else splits.train, check if cache else splits.validation, config,
             folder=folder, forward=partial(model.from_features, size=splits.train.size) if cache else None,
-            progress=progress, label=label, identity=identity,
+            progress=progress, label=label, identity=identity, began=began,
         )  # fmt: skip
         energy.seconds = time.perf_counter() - began
     energy = energy.after(result.earlier_seconds)

@@ -194,6 +194,7 @@ def fit(
     label: str = "",
     identity: str = "",
     short: bool = False,
+    began: float | None = None,
 ) -> FitResult:
     """Train ``model`` and leave it with the weights of its best validation epoch.
 
@@ -210,6 +211,7 @@ def fit(
         forward: called in place of ``model`` (features instead of pixels).
         progress: called after each step.
         label: shown in ``progress``.
+        began: when the work began (`time.perf_counter`), where some of it came before, such as frozen features.
         short: a training of seconds: a killed one starts again, and only the best and the last epoch are written.
         identity: hash of data and model; a folder with checkpoints of another identity or config is refused.
 
@@ -221,6 +223,7 @@ def fit(
         raise ConfigError(f"{len(config.class_weights)} class_weights for {classes} classes; give one for each class")
     with seeded(config.seed), relay(progress if config.devices > 1 else None) as told:
         module = TaskModule(model, kind, classes, config, forward)
+        module.began = module.began if began is None else began
         best = ModelCheckpoint(
             folder, "best", monitor=objective.monitor, mode="max" if objective.higher_is_better else "min",
             save_top_k=1, enable_version_counter=False,

@@ -161,14 +161,16 @@ def bootstrap(
 ) -> tuple[float, float]:
     """The 2.5 % and 97.5 % quantiles of ``statistic`` when chips (and, with several ``tables``, seeds) are resampled.
 
-    Each table holds one seed's counts per chip. Every resample draws as many seeds with replacement, then chips within
-    each, and averages the statistic over the drawn seeds: the interval covers both sources of chance.
+    Each table holds one seed's counts per chip. Every resample draws as many seeds with replacement, and chips once for all
+    of them: seeds are mostly scored on the same chips, and chips drawn anew for each would average their chance away.
+    (Where each seed has chips of its own, their rows have nothing in common, and one draw serves as well.)
     """
     rng = np.random.default_rng(seed)
     values = []
     for _ in range(resamples):
         drawn = [tables[s] for s in (rng.integers(len(tables), size=len(tables)) if len(tables) > 1 else [0])]
-        values.append(float(np.mean([statistic(t[rng.integers(len(t), size=len(t))]) for t in drawn])))
+        rows = {n: rng.integers(n, size=n) for n in sorted({len(t) for t in drawn})}
+        values.append(float(np.mean([statistic(t[rows[len(t)]]) for t in drawn])))
     low, high = np.nanquantile(values, [0.025, 0.975])
     return float(low), float(high)
 

@@ -80,6 +80,7 @@ def connected(
     with ExitStack() as stack:
         if not ray.is_initialized():
             own = {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": _STORE}
+            _require_answer(address)
             with _signals_kept(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of a head that does not answer; the error says it
                 try:
@@ -96,6 +97,20 @@ def connected(
         if address != LOCAL:
             _require_sight(shared, given)
         yield
+
+
+def _require_answer(address: str) -> None:
+    """`ConfigError` where nobody listens at HOST:PORT: Ray would ask again for many minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():
+        return  # local, auto, or what Ray refuses at once
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, OverflowError) as e:
+        raise ConfigError(
+            f"no Ray cluster at {address!r}: {e}; expected local, auto, HOST:6379 or ray://HOST:10001, of a cluster started "
+            "with `ray start --head`"
+        ) from None
 
 
 def run_tasks(

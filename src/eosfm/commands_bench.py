@@ -82,14 +82,14 @@ def bench_report(
     """The leaderboard page of what `eosfm bench` measured: tables with intervals, score against cost."""
     from eosfm.benchmark.leaderboard import boards
     from eosfm.benchmark.ledger import Ledger
-    from eosfm.benchmark.run import plan
+    from eosfm.benchmark.run import matched, plan
     from eosfm.benchmark.suite import read_suite
     from eosfm.explain.board_page import board_page
     from eosfm.report.document import write_report
 
     what = read_suite(suite, overrides or ())
     ledger, jobs = Ledger(what.folder), plan(what)
-    there = {r["key"]: r for r in ledger.rows()}
+    there = matched(jobs, ledger.rows())
     rows = [there[j.key] for j in jobs if j.key in there]
     if not rows:
         raise ConfigError(f"{ledger.path} holds no row of {suite}; measure first: eosfm bench {suite}")

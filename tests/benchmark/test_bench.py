@@ -82,7 +82,7 @@ def test_every_row_is_there_once_and_says_where_it_comes_from(measured):
         assert r["metrics"] and r["metrics"][0]["low"] <= r["metrics"][0]["value"] <= r["metrics"][0]["high"]
         assert len(r["data_sha256"]) == 3 and r["versions"]["eosfm"] and r["seconds"] >= 0 and r["split"]
         assert (r["differs"] != []) == (r["case"] == "pixels"), "a shortened protocol says so"
-        assert len(Ledger(measured.folder).table(r["key"])) == r["chips"][2]
+        assert len(Ledger(measured.folder).table(r)) == r["chips"][2]
     drawn = {r["data_sha256"][0] for r in rows if r["case"] == "scenes"}
     assert len(drawn) == 2 and len({r["data_sha256"][0] for r in rows if r["case"] == "pixels"}) == 1
 
@@ -155,13 +155,13 @@ def test_one_writer_and_no_silent_garbage(measured, tmp_path):
     ledger = Ledger(tmp_path)
     with ledger.writing(), pytest.raises(ConfigError, match="another process is writing"), Ledger(tmp_path).writing():
         pass
-    (tmp_path / "results.jsonl").write_text('{"key": "a"}\nnonsense\n{"key": "b"}\n')
+    (tmp_path / "results.jsonl").write_text('{"key": "a", "trial": 0}\nnonsense\n{"key": "b"}\n')
     with pytest.raises(CorruptArtifact, match=r"line 2: .*delete the line"):
         ledger.rows()
     (tmp_path / "chips").mkdir()
     np.savez(tmp_path / "chips" / "a.npz", table=np.array([{"a": 1}], dtype=object))
     with pytest.raises(CorruptArtifact, match=r"a\.npz"):
-        ledger.table("a")
+        ledger.table({"key": "a"})
 
 
 def test_the_best_single_is_chosen_on_validation_and_findings_follow_intervals(measured):

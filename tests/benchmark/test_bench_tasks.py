@@ -74,7 +74,7 @@ def test_every_task_is_measured_from_its_files_to_its_row(measured):
     for r in rows.values():
         assert r["chips"] == [1, 1, 1] and len(r["data_sha256"]) == 3 and len(r["classes"]) >= 1
         assert all(np.isfinite(m["value"]) for m in r["metrics"])
-        assert len(Ledger(suite.folder).table(r["key"])) == 1
+        assert len(Ledger(suite.folder).table(r)) == 1
 
 
 def test_the_row_says_the_tasks_metric(measured):

@@ -34,7 +34,9 @@ def test_over_seeds_against_all_resamples_of_two_seeds_of_two_samples():
             every.append(np.mean([seeds[s][list(rows)].mean() for s in drawn]))
     got = interval(seeds, mean, resamples=4000)
     assert (got.value, got.samples, got.seeds) == (6.0, 2, 2)
-    assert (got.low, got.high) == pytest.approx(tuple(np.quantile(every, [0.025, 0.975], method="inverted_cdf")), abs=0.26)
+    assert (got.low, got.high) == pytest.approx(
+        tuple(np.quantile(every, [0.025, 0.975], method="inverted_cdf")), abs=0.26
+    )
 
 
 def test_the_interval_of_a_mean_is_the_textbook_one():

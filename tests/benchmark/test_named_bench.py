@@ -116,9 +116,7 @@ def test_rows_of_other_weights_do_not_stand_side_by_side(measured, tmp_path):
     row = dict(next(r for r in Ledger(suite.folder).rows() if r["model"] == CNN), key="older", weights_sha256="f" * 64)
     row["case"] = scenes.name
     with Ledger(tmp_path).writing() as ledger:
-        ledger.add(
-            row, Ledger(suite.folder).table(next(r for r in Ledger(suite.folder).rows() if r["model"] == CNN)["key"])
-        )
+        ledger.add(row, Ledger(suite.folder).table(next(r for r in Ledger(suite.folder).rows() if r["model"] == CNN)))
     done = run_suite(one)
     assert not done.rows and "ffffffffffff" in done.problems[0]
 

@@ -78,7 +78,7 @@ def _board(case: str, rows: list[Row], ledger: Ledger) -> Board:
     by: dict[str, list[Row]] = {}
     for r in rows:
         by.setdefault(str(r["model"]), []).append(r)
-    tables = {m: {int(r["seed"]): ledger.table(r["key"]) for r in rs} for m, rs in by.items()}
+    tables = {m: {int(r["seed"]): ledger.table(r) for r in rs} for m, rs in by.items()}
     standings = []
     for model, rs in by.items():
         behind = None

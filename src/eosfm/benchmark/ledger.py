@@ -6,6 +6,8 @@ import fcntl
 import io
 import json
 import os
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eosfm.contracts import ConfigError, CorruptArtifact
-from eosfm.files import atomic_file
+from eosfm.files import OutputError, atomic_file, sha256_bytes
 
 Row = dict[str, Any]
 
@@ -36,6 +38,23 @@ class Measured:
     """hash of the frozen weights of a named baseline"""
 
 
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is no score")
+
+
+def _require_whole(row: Row) -> None:
+    """`TypeError` or `KeyError` unless ``row`` has what a page is made of."""
+    kinds: dict[str, type | tuple[type, ...]] = {
+        "case": str, "model": str, "seed": int, "kind": str, "metrics": list, "parameters": int, "seconds": (int, float),
+    }  # fmt: skip
+    for name, kind in kinds.items():
+        if not isinstance(row[name], kind):
+            raise TypeError(f"{name} is {row[name]!r}")
+    if not row["metrics"] or not all(isinstance(m, dict) and isinstance(m["name"], str) for m in row["metrics"]):
+        raise TypeError("metrics are not those of a row")
+    row["validation"]
+
+
 class Ledger:
     """``results.jsonl`` of a folder, with the scores of single chips in ``chips/<key>.npz``; ``trials.jsonl`` without.
 
@@ -53,8 +72,12 @@ class Ledger:
         Raises:
             ConfigError: another process writes to it.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".lock").open("w") as lock:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            held = (self.folder / ".lock").open("w")
+        except (OSError, ValueError) as e:
+            raise OutputError(f"cannot write into {self.folder}: {e}; choose another output") from None
+        with held as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
@@ -70,17 +93,22 @@ class Ledger:
         Raises:
             CorruptArtifact: a line that is no row, other than a torn last one.
         """
-        if not self.path.exists():
-            return []
-        text = self.path.read_text(encoding="utf-8")
+        try:
+            if not self.path.exists():
+                return []
+            text = self.path.read_text(encoding="utf-8")
+        except (OSError, ValueError) as e:
+            raise CorruptArtifact(f"{self.path}: {e}; choose another output, or delete it and measure again") from None
         lines = text.split("\n")
         out = []
         for number, line in enumerate(lines[:-1], 1):  # what follows the last line break was never finished
             try:
-                row = json.loads(line)
+                row = json.loads(line, parse_constant=_no_number)
                 if not isinstance(row, dict) or not isinstance(row["key"], str):
                     raise TypeError("not a row")
-            except (ValueError, KeyError, TypeError) as e:
+                if "trial" not in row:
+                    _require_whole(row)
+            except (ValueError, KeyError, TypeError, RecursionError) as e:
                 raise CorruptArtifact(
                     f"{self.path}, line {number}: {e}; delete the line, and it is measured again"
                 ) from None
@@ -94,23 +122,37 @@ class Ledger:
             np.savez_compressed(packed, table=table)
             with atomic_file(self.folder / "chips" / f"{row['key']}.npz") as tmp:
                 tmp.write_bytes(packed.getvalue())
+            row = {**row, "chips_sha256": sha256_bytes(packed.getvalue())}
         line = (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n").encode()
         fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
-            os.write(fd, line)
+            written = os.write(fd, line)
+            if written != len(line):  # a full disk; the rest of the line would become the next row's beginning
+                os.ftruncate(fd, os.fstat(fd).st_size - written)
+                raise OutputError(
+                    f"cannot write {self.path}: {written} of {len(line)} bytes; make room and start again"
+                )
             os.fsync(fd)
         finally:
             os.close(fd)
 
-    def table(self, key: str) -> NDArray[Any]:
-        """The counts of a row's test chips."""
-        path = self.folder / "chips" / f"{key}.npz"
+    def table(self, row: Row) -> NDArray[Any]:
+        """The counts of a row's test chips.
+
+        Raises:
+            CorruptArtifact: they are not there, or not those that were written with the row.
+        """
+        path = self.folder / "chips" / f"{row['key']}.npz"
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            data = path.read_bytes()
+            if row.get("chips_sha256", "") not in ("", sha256_bytes(data)):
+                raise ValueError("another file than was written")
+            with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
                 return np.asarray(arrays["table"])
-        except (OSError, ValueError, KeyError) as e:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as e:
+            said = type(e).__name__ if isinstance(e, ValueError) else e  # numpy would advise to unpickle it
             raise CorruptArtifact(
-                f"{path}: {e}; delete its row in {self.path.name}, and it is measured again"
+                f"{path}: not the counts of test chips ({said}); delete its row in {self.path.name}, and it is measured again"
             ) from None
 
     def mend(self) -> None:

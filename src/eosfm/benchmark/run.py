@@ -22,7 +22,7 @@ from eosfm.benchmark.suite import CONSTANT, SINGLE, Case, Suite, models_of, with
 from eosfm.benchmark.trials import Hyper
 from eosfm.cluster import Lost, Task, connected, run_tasks
 from eosfm.config import absolute, paths_read, read_record, to_plain
-from eosfm.contracts import ConfigError
+from eosfm.contracts import ConfigError, CorruptArtifact
 from eosfm.files import sha256_bytes
 from eosfm.training.energy import EnergyMeter
 from eosfm.training.settings import Progress
@@ -43,6 +43,19 @@ def plan(suite: Suite) -> list[Job]:
 def plan_trials(suite: Suite) -> list[Job]:
     """All trials that they need, those of a model side by side."""
     return [job for jobs in _planned(suite) for job in jobs if job.trial is not None]
+
+
+def matched(jobs: Sequence[Job], rows: Sequence[Row]) -> dict[str, Row]:
+    """``rows`` by key. Raises `CorruptArtifact` where one is not of the case, model and seed that its key stands for."""
+    found = {r["key"]: r for r in rows}
+    for j in jobs:
+        r = found.get(j.key)
+        if r is not None and (r["case"], r["model"], r["seed"]) != (j.case.name, j.model, j.seed):
+            raise CorruptArtifact(
+                f"the row {j.key} is of {r['case']}, {r['model']}, seed {r['seed']}, and its key of {j}: it was edited; "
+                "delete the line, and it is measured again"
+            )
+    return found
 
 
 def _planned(suite: Suite) -> list[list[Job]]:
@@ -137,7 +150,7 @@ def run_suite(
         results = stack.enter_context(Ledger(suite.folder).writing())
         book = _Book(results, Ledger(suite.folder, "trials.jsonl"))
         book.trials.mend()
-        there = {r["key"] for r in results.rows()}
+        there = matched(jobs, results.rows())
         todo = [j for j in jobs if j.key not in there]
         tried = {r["key"] for r in book.trials.rows()}
         wanted = {(j.case.name, j.model) for j in todo}

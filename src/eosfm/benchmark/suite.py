@@ -113,7 +113,7 @@ class Suite:
                     Name.parse(m)
                 except ConfigError as e:
                     raise ValueError(str(e)) from None
-            elif m not in MODELS and not m.startswith((SINGLE, SCRATCH_OF)):
+            elif (m not in MODELS and not m.startswith((SINGLE, SCRATCH_OF))) or m in (SINGLE, SCRATCH_OF):
                 raise ValueError(f"unknown model {m!r}; {known(MODELS)}")
 
     def seeds_of(self, case: Case) -> tuple[int, ...]:

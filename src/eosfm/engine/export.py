@@ -117,7 +117,9 @@ def export(
     outputs = _outputs(ensemble, model)
     batches = [*_probes(ensemble, side), *([] if chips is None else [chips.float()])]
     with _evaluating(model), atomic_folder(folder, overwrite=overwrite) as tmp:
-        names, example = [o.name for o in outputs], batches[0]
+        names = [o.name for o in outputs]
+        # traced with two blocks a side at least: PyTorch takes a side of one for fixed
+        example = batches[0] if side > MIN_SIZE else next(_probes(ensemble, 2 * MIN_SIZE))
         if format == "onnx":
             write_onnx(graph, example, names, tmp, calibration)
         else:

@@ -78,7 +78,14 @@ def build() -> Path:
             f"no C++ compiler: {compiler or 'g++, clang++ and c++'} not found. Install one (Debian: apt install g++), or go "
             "on without: the plan runs PyTorch's own operators then"
         )
-    target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as e:
+        raise BuildError(
+            f"cannot write kernels into {target.parent}: {e}; set EOSFM_KERNELS to a folder of yours"
+        ) from None
+    if target.exists():
+        raise BuildError(f"{target} is there and no file; remove it, and build again")
     home = Path(torch.__file__).parent
     libraries, headers = home / "lib", (home / "include", home / "include" / "torch" / "csrc" / "api" / "include")
     with tempfile.TemporaryDirectory(dir=target.parent, prefix="building-") as scratch:
@@ -88,7 +95,10 @@ def build() -> Path:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             errors = [line for line in done.stderr.splitlines() if "error" in line][:3] or done.stderr.splitlines()[-3:]
+            errors = errors or [f"it ended with code {done.returncode} and said nothing"]
             raise BuildError(f"{compiler} could not compile {SOURCE.name}: {'; '.join(errors)}")
+        if not part.is_file():
+            raise BuildError(f"{compiler} wrote nothing; is it a C++ compiler? CXX names another")
         part.replace(target)
     return target
 
@@ -114,5 +124,8 @@ def _load(target: Path) -> Views:
         torch.ops.load_library(str(target))  # type: ignore[no-untyped-call]
     except OSError as e:
         raise BuildError(f"{target} cannot be loaded ({e}); remove it and build again: eosfm kernels") from None
-    operator: Any = torch.ops.eosfm_native.views.default
+    try:
+        operator: Any = torch.ops.eosfm_native.views.default
+    except AttributeError:
+        raise BuildError(f"{target} is another library; remove it and build again: eosfm kernels") from None
     return operator  # type: ignore[no-any-return]

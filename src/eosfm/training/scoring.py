@@ -163,7 +163,7 @@ def bootstrap(
 
     Each table holds one seed's counts per chip. Every resample draws as many seeds with replacement, and chips once for all
     of them: seeds are mostly scored on the same chips, and chips drawn anew for each would average their chance away.
-    (Where each seed has chips of its own, their rows have nothing in common, and one draw serves as well.)
+    (Where each seed has chips of its own, one draw for all makes the interval a little wide.)
     """
     rng = np.random.default_rng(seed)
     values = []

@@ -61,7 +61,7 @@ def main(zoo: Path) -> None:
                          else "", "gain_high": round(difference.high, 4) if augment else ""})  # fmt: skip
             sys.stdout.write(f"{rows[-1]}\n")
             sys.stdout.flush()
-    store("orientations/scores.csv", rows)
+        store("orientations/scores.csv", rows)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,13 +16,14 @@ import numpy as np
 import pytest
 
 from eosfm import commands_bench
-from eosfm.benchmark import run
+from eosfm.benchmark import measuring, run
 from eosfm.benchmark.leaderboard import boards, findings
 from eosfm.benchmark.ledger import Ledger
 from eosfm.benchmark.run import plan, run_suite
 from eosfm.benchmark.suite import Suite, read_suite
-from eosfm.contracts import ConfigError, CorruptArtifact, ZooError
+from eosfm.contracts import ConfigError, CorruptArtifact, EosfmError, ZooError
 from eosfm.specialists.store import save_specialist
+from eosfm.statistics import BandStatistics
 from helpers import make_card, make_encoder
 
 FILE = """
@@ -235,3 +237,72 @@ def test_kill_minus_nine_at_any_moment_loses_at_most_the_running_row(measured, z
     }
     for r in Ledger(suite.folder).rows():
         assert json.dumps(r["metrics"][0]["value"]) == theirs[r["case"], r["model"], r["seed"]]
+
+
+def test_a_card_that_says_something_else_is_another_row(measured, zoo, tmp_path):
+    """Weights alone do not decide what a specialist gives: so do the statistics on its card."""
+    shutil.copytree(zoo, tmp_path / "zoo")
+    shutil.rmtree(tmp_path / "zoo" / "rgb")
+    card = make_card("rgb", "sentinel-2-l2a:B04,B03,B02@reflectance")
+    card = replace(
+        card, statistics=BandStatistics(mean=tuple(2 * m for m in card.statistics.mean), std=card.statistics.std)
+    )
+    save_specialist(make_encoder(3, 0), card, tmp_path / "zoo")
+    other = {(j.case.name, j.model, j.seed): j.key for j in plan(replace(measured, zoo=tmp_path / "zoo"))}
+    for j in plan(measured):
+        same = other[j.case.name, j.model, j.seed] == j.key
+        assert same == (
+            j.model in ("constant", "image-statistics", "random-features", "scratch", "single:other", "single:sar")
+        )
+
+
+def test_what_was_edited_by_hand_is_told(measured, tmp_path):
+    shutil.copytree(measured.folder, tmp_path / "out")
+    mine = replace(measured, output=tmp_path / "out")
+    ledger, (first, second, *_) = Ledger(mine.folder), Ledger(mine.folder).rows()
+    shutil.copy(tmp_path / "out" / "chips" / f"{second['key']}.npz", tmp_path / "out" / "chips" / f"{first['key']}.npz")
+    with pytest.raises(CorruptArtifact, match="measured again"):
+        ledger.table(first)
+    (tmp_path / "out" / "chips" / f"{second['key']}.npz").write_bytes(b"PK\x03\x04 and no more")
+    with pytest.raises(CorruptArtifact, match="measured again"):
+        ledger.table(second)
+    for change in (
+        {"case": "another"},
+        {"model": "ensemble"},
+        {"metrics": []},
+        {"seed": "x"},
+        {"validation": float("nan")},
+    ):
+        lines = [json.dumps(r | change if r == first else r) for r in Ledger(measured.folder).rows()]
+        ledger.path.write_text("\n".join(lines) + "\n")
+        if first | change == first:
+            continue
+        with pytest.raises(CorruptArtifact, match="measured again"):
+            run_suite(mine)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("CUDA out of memory"), MemoryError(), ValueError("nan")])
+def test_an_unforeseen_failure_stays_in_its_row(measured, tmp_path, monkeypatch, error):
+    def fails(job, *args):
+        if job.model == "ensemble":
+            raise error
+        return real(job, *args)
+
+    real = measuring.measure
+    monkeypatch.setattr(measuring, "measure", fails)
+    suite = replace(measured, output=tmp_path, cases=measured.cases[:1], models=("ensemble", "constant"), seeds=(0,))
+    done = run_suite(suite)
+    assert [r["model"] for r in done.rows] == ["constant"]
+    assert len(done.problems) == 1 and type(error).__name__ in done.problems[0]
+
+
+def test_pangaea_s_own_metric_stands_first(measured):
+    rows = [r for r in Ledger(measured.folder).rows() if r["case"] == "pixels"]
+    assert all([m["name"] for m in r["metrics"]][:2] == ["miou-absent-zero", "miou"] for r in rows)
+
+
+@pytest.mark.parametrize("place", ["file", "file/below", "x" * 300])
+def test_an_output_that_cannot_be_is_told(measured, tmp_path, place):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(EosfmError, match="choose another output"):
+        run_suite(replace(measured, output=tmp_path / place))

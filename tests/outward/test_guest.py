@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from eosfm.bands import BandSet
-from eosfm.composition import compose, save_ensemble
-from eosfm.contracts import BandError, ConfigError, CorruptArtifact, UnitError, ZooError
+from eosfm.composition import compose, load, save_ensemble
+from eosfm.contracts import AdaptationError, BandError, ConfigError, CorruptArtifact, UnitError, ZooError
 from eosfm.outward.guest import Guest, assemble
 from eosfm.statistics import BandStatistics
 
@@ -123,3 +123,13 @@ def test_a_checkpoint_of_other_specialists_is_refused(tiny_zoo):
     other = guest(tiny_zoo, fusion="conv1x1", specialists=["aerial-rgb"])
     with pytest.raises(CorruptArtifact, match="other specialists"):
         other.load_state_dict(one)
+
+
+def test_a_stored_ensemble_is_for_its_own_bands(tiny_zoo, tmp_path):
+    """Its statistics are in the order of its bands: under others they would belong to the wrong ones."""
+    other = BandSet.parse("sentinel-2-l2a:B02,B03,B04@dn-1e4")
+    stored = load(tiny_zoo, other, statistics=STATISTICS)
+    save_ensemble(stored, tmp_path / "stored", tiny_zoo)
+    with pytest.raises(AdaptationError, match="reorder and convert"):
+        assemble(tmp_path / "stored", RGB, STATISTICS)
+    assert [v.name for v in assemble(tmp_path / "stored", other, STATISTICS).views] == [v.name for v in stored.views]

@@ -18,6 +18,7 @@ from eosfm.ensemble import Ensemble
 from eosfm.fusion.fuse import Normalise, make_fusion
 from eosfm.outward.inputs import require_plausible
 from eosfm.rules import DEFAULT_RULES
+from eosfm.seeding import seeded
 from eosfm.specialists.store import CARD, load_specialist
 from eosfm.specialists.zoo import find
 from eosfm.statistics import BandStatistics
@@ -59,9 +60,10 @@ def assemble(
             # what it was composed for (bands in their order, statistics, pruned views) holds here, too, or is an error
             ensemble = load(zoo, bands, statistics=manifest.statistics or statistics)
             if not manifest.fusion_trained:
-                ensemble.fusion = make_fusion(
-                    fusion, len(ensemble.views), ensemble.fusion.normalise, ensemble.fusion.widths
-                )
+                with seeded(0):  # as an ensemble's own; nobody's random state moves
+                    ensemble.fusion = make_fusion(
+                        fusion, len(ensemble.views), ensemble.fusion.normalise, ensemble.fusion.widths
+                    )
             _report(ensemble)
             return ensemble
         statistics = manifest.statistics or statistics

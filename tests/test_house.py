@@ -12,7 +12,7 @@ SRC = ROOT / "src" / "eosfm"
 # The order of docs/architecture.md: a module may import from its own layer and from lower ones.
 LAYERS = [
     ["contracts", "_version"],
-    ["units", "sensors", "config", "files", "seeding", "cluster", "tasks.kinds"],
+    ["units", "sensors", "config", "files", "seeding", "cluster", "tasks.kinds", "tasks.boxes"],
     ["bands", "statistics"],
     ["rules", "adaptation"],
     ["specialists", "fusion"],
@@ -49,6 +49,7 @@ DOORS = {
     "lightning": {"training/module.py", "training/checkpoints.py"},
     "rasterio": {"inference/raster.py"},
     "torchmetrics": {"tasks/objectives.py"},
+    "torchvision": {"tasks/detection.py"},
     "segmentation_models_pytorch": {"tasks/objectives.py", "benchmark/baselines.py"},
     "huggingface_hub": {"specialists/encoder.py", "specialists/hub.py"},
     "model_signing": {"specialists/signing.py"},

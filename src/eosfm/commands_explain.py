@@ -281,11 +281,11 @@ def _open(
     """A task model, its card, the data of ``config`` and how it says to train."""
     from eosfm.data.files import open_data
     from eosfm.runs import read_data, read_fit
-    from eosfm.tasks.model import require_one_date
+    from eosfm.tasks.model import require_maps
     from eosfm.tasks.stored import load_task_model
 
     loaded, card = load_task_model(model, zoo)
-    require_one_date(card.task, "what this command looks at")
+    require_maps(card.task, "what this command looks at")
     splits = open_data(read_data(config, overrides or ()))
     return loaded, card, splits, read_fit(config, overrides or ())
 

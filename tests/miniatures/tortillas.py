@@ -68,3 +68,18 @@ def write_bytes(path: Path, data: bytes) -> None:
     """``data`` in a file of a folder that may not be there yet."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
+
+
+def hdf5_text_bytes(text: str, name: str = "annotation") -> bytes:
+    """An HDF5 file with one text among its attributes, as the benchmark's boxes are."""
+    stream = io.BytesIO()
+    with h5py.File(stream, "w") as file:
+        file.attrs[name] = text
+    return stream.getvalue()
+
+
+def parquet_bytes(rows: list[dict[str, Any]]) -> bytes:
+    """A table in parquet."""
+    stream = io.BytesIO()
+    pandas.DataFrame(rows).to_parquet(stream)
+    return stream.getvalue()

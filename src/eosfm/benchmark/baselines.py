@@ -15,7 +15,8 @@ from eosfm.seeding import purpose_seed, seeded
 from eosfm.specialists.backbone import encoder_of, plan_pyramid
 from eosfm.specialists.encoder import other_architecture
 from eosfm.statistics import BandStatistics
-from eosfm.tasks.kinds import IGNORE
+from eosfm.tasks.boxes import CELLS, things
+from eosfm.tasks.kinds import IGNORE, OBJECTS
 from eosfm.tasks.model import TaskModel, TaskSpec
 
 
@@ -26,6 +27,9 @@ class ConstantPredictor(nn.Module):
         super().__init__()
         self.kind, k = train.kind, len(train.classes)
         y = train.labels
+        if self.kind in OBJECTS:
+            self.register_buffer("value", _usual_things(self.kind, y, k))
+            return
         if self.kind == "regression":
             value = y[y.isfinite()].mean().view(1)
         elif self.kind == "multilabel":
@@ -38,9 +42,24 @@ class ConstantPredictor(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The same logits for every image and pixel of ``x`` ``(b, c, h, w)``."""
         assert isinstance(self.value, Tensor)
+        if self.kind in OBJECTS:
+            return self.value.expand(len(x), -1, -1)
         if self.kind in ("segmentation", "regression"):
             return self.value.view(1, -1, 1, 1).expand(len(x), -1, *x.shape[-2:])
         return self.value.view(1, -1).expand(len(x), -1)
+
+
+def _usual_things(kind: str, labels: Tensor, classes: int) -> Tensor:
+    """``(1, m, 6)`` or with full masks: of each class that occurs, the box of median corners, as sure as it is frequent."""
+    found = [things(y)[:2] for y in labels]
+    boxes, of = torch.cat([b for b, _ in found]), torch.cat([c for _, c in found])
+    rows = [
+        torch.cat([torch.tensor([float(c), (of == c).float().mean().item()]), boxes[of == c].median(0).values])
+        for c in range(classes)
+        if bool((of == c).any())
+    ]
+    out = torch.stack(rows) if rows else torch.zeros(0, 6)
+    return torch.cat([out, torch.ones(len(out), CELLS**2)], 1)[None] if kind == "instances" else out[None]
 
 
 def untrained(specialists: Sequence[Specialist], seed: int) -> list[Specialist]:
@@ -78,6 +97,8 @@ def scratch(architecture: str, train: ChipSet, task: TaskSpec, seed: int) -> nn.
         ConfigError: an architecture that timm does not have, or that gives no pyramid; several dates.
     """
     scenes = task.kind in ("classification", "multilabel")
+    if not architecture and task.kind in OBJECTS:
+        architecture = "resnet18"  # a U-Net's map has no things
     if not architecture:
         return (scene_network if scenes else unet)(
             train.bands, len(task.classes), train.statistics(), seed, train.dates

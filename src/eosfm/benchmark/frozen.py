@@ -23,6 +23,7 @@ from eosfm.data.chips import ChipSet, Splits
 from eosfm.engine.cache import Features
 from eosfm.seeding import purpose_seed, seeded
 from eosfm.specialists.encoder import pad
+from eosfm.tasks.boxes import joined_labels
 from eosfm.tasks.model import TaskModel, TaskSpec
 from eosfm.training.module import fit
 from eosfm.training.settings import FitConfig, FitResult, Progress
@@ -98,7 +99,7 @@ def native(backbone: Backbone, chips: ChipSet) -> Features:
         x, y = chips.batch(range(i, min(i + 8, len(chips))))
         found.append(backbone.eval().encode(pad(x))[0])
         labels.append(y)
-    return Features([[Maps([torch.cat([m[k] for m in found]) for k in range(4)])]], torch.cat(labels))
+    return Features([[Maps([torch.cat([m[k] for m in found]) for k in range(4)])]], joined_labels(labels))
 
 
 def _bytes(backbone: Backbone, chips: ChipSet) -> int:

@@ -34,6 +34,7 @@ from eosfm.ensemble import Ensemble, Specialist
 from eosfm.seeding import purpose_seed
 from eosfm.specialists.store import load_specialist
 from eosfm.specialists.zoo import ZooEntry, find
+from eosfm.tasks.boxes import joined_labels
 from eosfm.training.energy import EnergyMeter
 from eosfm.training.settings import Progress
 
@@ -207,7 +208,7 @@ def specialists_of(suite: Suite, case: Case) -> list[ZooEntry]:
 
 def _fewer(splits: Splits, share: float, seed: int) -> Splits:
     train = splits.train
-    labels = np.concatenate([train.batch([i])[1].numpy() for i in range(len(train))])
+    labels = joined_labels([train.batch([i])[1] for i in range(len(train))]).numpy()
     chosen = stratified(train.kind, class_shares(train.kind, labels, len(train.classes)), share, seed)
     part = train.subset(list(chosen.indices))
     return Splits(

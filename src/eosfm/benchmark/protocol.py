@@ -151,9 +151,25 @@ class GeoBench2:
     metrics: Mapping[str, str] = field(
         default_factory=lambda: {
             "segmentation": "miou", "classification": "accuracy", "multilabel": "f1-multilabel-macro", "regression": "rmse",
+            "detection": "map-boxes", "instances": "map-masks",
         },
         metadata={"source": f"{_TUTORIAL}, evaluation metrics; whether F1 is macro or micro is not said: ours is macro"},
     )  # fmt: skip
+    detection: str = field(
+        default="faster-rcnn for boxes, mask-rcnn for instances, on a feature pyramid",
+        metadata={"source": f"{_TUTORIAL}; TerraTorch's examples/confs/geobenchv2_detection, framework and necks"},
+    )
+    detection_channels: int = field(
+        default=256, metadata={"source": "TerraTorch: FeaturePyramidNetworkNeck's default"}
+    )
+    detection_score: float = field(
+        default=0.5,
+        metadata={"source": "TerraTorch's ObjectDetectionTask: predictions of at most so much are thrown away before mAP"},
+    )
+    detection_overlap: float = field(
+        default=0.5,
+        metadata={"source": "TerraTorch's ObjectDetectionTask: so are those that a surer one overlaps, whatever its class"},
+    )
     label_fractions: tuple[float, ...] = field(
         default=(1.0,), metadata={"source": f"{_SPACE}, column data_percentages; which are asked for is not said"}
     )

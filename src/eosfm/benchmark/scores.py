@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from eosfm.contracts import ConfigError, DataError, known
 from eosfm.tasks.kinds import IGNORE
@@ -65,6 +66,13 @@ def regression_table(predictions: Array, truth: Array) -> Array:
         )
     z, y = (torch.from_numpy(np.asarray(a, dtype=np.float64).reshape(len(truth), 1, -1)) for a in (predictions, truth))
     return per_chip_counts("regression", z[:, :, None], y, 1)
+
+
+def things_table(predictions: Tensor, labels: Tensor) -> Array:
+    """``(n, m, columns)`` matches of predictions and labels of things (`eosfm.tasks.boxes`, `eosfm.tasks.precision`)."""
+    if len(predictions) != len(labels) or not len(labels):
+        raise DataError(f"{len(predictions)} predictions and {len(labels)} labels; expected one for each chip")
+    return per_chip_counts("instances" if labels.ndim == 4 else "detection", predictions, labels, 0)
 
 
 def confidence_table(probabilities: Array, labels: Array) -> Array:
@@ -165,6 +173,14 @@ METRICS: dict[str, ScoreRule] = {
         "at probability 0.5; mean over classes that are labelled or predicted"),
     "f1-multilabel-micro": ScoreRule(("multilabel",), "multilabel", _multilabel_micro_f1, True,
         "at probability 0.5, over all (sample, class) pairs"),
+    "map-boxes": ScoreRule(("detection", "instances"), "things", STATISTICS["detection"]["map-boxes"], True,
+        "average precision of boxes, mean over overlaps of 0.50 to 0.95 and classes with a thing, as COCO"),
+    "map-boxes-50": ScoreRule(("detection",), "things", STATISTICS["detection"]["map-boxes-50"], True,
+        "the same at an overlap of 0.5"),
+    "map-masks": ScoreRule(("instances",), "things", STATISTICS["instances"]["map-masks"], True,
+        "the same as map-boxes by the overlap of masks"),
+    "map-masks-50": ScoreRule(("instances",), "things", STATISTICS["instances"]["map-masks-50"], True,
+        "the same at an overlap of 0.5"),
     "rmse": ScoreRule(("regression",), "regression", STATISTICS["regression"]["rmse"], False,
         "over all finite pixels, in the unit of the labels"),
     "r2": ScoreRule(("regression",), "regression", STATISTICS["regression"]["r2"], True,

@@ -41,17 +41,22 @@ def class_shares(kind: str, labels: NDArray[Any], classes: int) -> NDArray[np.fl
 
     Args:
         kind: one of `eosfm.tasks.kinds.KINDS`.
-        labels: ``(n, h, w)`` for pixels, ``(n,)`` or ``(n, classes)`` for scenes; see `eosfm.tasks.objectives`.
+        labels: ``(n, h, w)`` for pixels, ``(n,)`` or ``(n, classes)`` for scenes, those of `eosfm.tasks.boxes` for things.
         classes: how many.
 
     Raises:
         DataError: an unknown kind, labels of another shape, or regression chips without one finite value.
     """
-    pixels = {"segmentation": 3, "regression": 3, "classification": 1, "multilabel": 2}
+    pixels = {"segmentation": 3, "regression": 3, "classification": 1, "multilabel": 2, "detection": 3, "instances": 4}
     if kind not in pixels:
         raise DataError(f"unknown task kind {kind!r}; known: {', '.join(KINDS)}")
     if labels.ndim != pixels[kind] or len(labels) == 0:
         raise DataError(f"{kind} labels have {pixels[kind]} dimensions and one chip or more; got shape {labels.shape}")
+    if kind == "detection":  # a class is in a chip or not
+        return np.asarray((labels[:, :, :1] == np.arange(classes)).any(1), dtype=np.float64)
+    if kind == "instances":
+        held = [np.unique(y[1][y[0] > 0]) for y in labels]
+        return np.asarray([np.isin(np.arange(classes), h) for h in held], dtype=np.float64)
     if kind == "multilabel":
         return np.asarray(labels != 0, dtype=np.float64)
     if kind == "regression":

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from eosfm.contracts import DataError, known
-from eosfm.data.published.geobench2_tables import DETECTION, SHEETS
+from eosfm.data.published.geobench2_tables import SHEETS
 from eosfm.data.published.pangaea_layouts import LAYOUTS
 
-Kind = Literal["segmentation", "change", "regression", "classification", "multilabel", "detection"]
+Kind = Literal["segmentation", "change", "regression", "classification", "multilabel", "detection", "instances"]
 S2_10 = "sentinel-2-{}:B02,B03,B04,B05,B06,B07,B08,B8A,B11,B12@dn-1e4"
 
 
@@ -24,13 +24,13 @@ class Task:
 
     benchmark: Literal["PANGAEA", "GEO-Bench-2"]
     dataset: str
-    """what `eosfm.data.catalogue.open_dataset` calls it; of a detection task, which has no reader, the benchmark's name"""
+    """what `eosfm.data.catalogue.open_dataset` calls it"""
     kind: Kind
     metric: str
     classes: int | None = None
     """None where it is not known here"""
     bands: str = ""
-    """what the reader gives; empty where no reader is here"""
+    """what the reader gives"""
     dates: int = 1
     chip: int | None = None
     """side in pixels, as the benchmark sets it"""
@@ -117,7 +117,8 @@ CAPABILITIES: dict[str, tuple[str, ...]] = {
 
 _KINDS: dict[str, tuple[Kind, str]] = {
     **dict.fromkeys(CAPABILITIES["pixel-wise"], ("segmentation", "miou")),
-    **dict.fromkeys(CAPABILITIES["detection"], ("detection", "mean average precision")),
+    **dict.fromkeys(("everwatch", "nzcattle"), ("detection", "map-boxes")),
+    **dict.fromkeys(("substation", "pastis_r"), ("instances", "map-masks")),
     "so2sat": ("classification", "accuracy"),
     "forestnet": ("classification", "accuracy"),
     "benv2": ("multilabel", "f1"),
@@ -125,10 +126,11 @@ _KINDS: dict[str, tuple[Kind, str]] = {
     "biomassters": ("regression", "rmse"),
 }
 _BIOMASSTERS_STD = 0.2537951171398163
-_DATES = {"biomassters": 12, "dynamic_earthnet": 6, "fotw": 2, "kuro_siwo": 3, "pastis": 6}
+_DATES = {"biomassters": 12, "dynamic_earthnet": 6, "fotw": 2, "kuro_siwo": 3, "pastis": 6, "pastis_r": 12}
 _CHIP = {
     "benv2": 120, "biomassters": 256, "burn_scars": 512, "caffe": 512, "cloudsen12": 512, "dynamic_earthnet": 512, "flair2": 512,
-    "forestnet": 332, "fotw": 256, "kuro_siwo": 224, "pastis": 128, "so2sat": 32, "spacenet7": 512, "treesatai": 304,
+    "everwatch": 512, "forestnet": 332, "fotw": 256, "kuro_siwo": 224, "nzcattle": 500, "pastis": 128, "pastis_r": 128, "so2sat": 32,
+    "spacenet7": 512, "substation": 228, "treesatai": 304,
 }  # fmt: skip
 _NOTES = {
     "benv2": "the package calls VH VV, and VV VH; geobench2-benv2-s2 is Sentinel-2 alone",
@@ -140,9 +142,11 @@ _NOTES = {
     "fotw": "both windows side by side; unknown (3) ignored",
     "kuro_siwo": "linear power, dates averaged (with dates: 1, after the flood); no data ignored (the package: a fourth class)",
     "pastis": "Sentinel-2, dates averaged; void ignored; how many dates the leaderboard took is not in the sources at hand",
+    "pastis_r": "Sentinel-2, dates averaged; fields of void and background left out (the package finds them as classes)",
     "so2sat": "Sentinel-1 left out: amplitudes, and their names swapped",
     "spacenet2": "uncalibrated counts; two classes (the package has a third that no pixel has)",
     "spacenet7": "two classes (the package has a third that no pixel has)",
+    "substation": "all 13 bands (published runs: red, green, blue); masks of all polygons, boxes around them",
     "treesatai": "the package calls near infrared red, and red near infrared; Sentinel-2 is geobench2-treesatai-s2",
 }
 """what differs from the package geobenchv2 0.9, by which the leaderboard's scores were made"""
@@ -151,10 +155,6 @@ _NOTES = {
 def _geo_bench(name: str) -> Task:
     kind, metric = _KINDS[name]
     groups = tuple(group for group, members in CAPABILITIES.items() if name in members)
-    if name in DETECTION:
-        return Task(
-            "GEO-Bench-2", name, kind, metric, note=f"no detection head here ({DETECTION[name]})", groups=groups
-        )
     about = SHEETS[name].about
     return Task(
         "GEO-Bench-2", f"geobench2-{name}", kind, metric, len(about.classes), str(about.bands), _DATES.get(name, 1),
@@ -184,8 +184,5 @@ def where_to_get(name: str) -> str:
         layout = LAYOUTS[task.dataset]
         return f"{layout.title}: {layout.where_to_get()}"
     short = name.removeprefix("geobench2/")
-    if short in SHEETS:
-        layout = SHEETS[short].layout
-        return f"{layout.title}: {layout.where_to_get()}"
-    held = "pastis" if short == "pastis_r" else short
-    return f"GEO-Bench-2, {short}: its .tortilla files (their size is not stated) from https://hf.co/datasets/aialliance/{held}"
+    layout = SHEETS[short].layout
+    return f"{layout.title}: {layout.where_to_get()}"

@@ -64,14 +64,18 @@ PUBLISHED: dict[str, str] = {
     "geobench2-caffe": "geobench2:caffe",
     "geobench2-cloudsen12": "geobench2:cloudsen12",
     "geobench2-dynamic_earthnet": "geobench2:dynamic_earthnet",
+    "geobench2-everwatch": "geobench2:everwatch",
     "geobench2-flair2": "geobench2:flair2",
     "geobench2-forestnet": "geobench2:forestnet",
     "geobench2-fotw": "geobench2:fotw",
     "geobench2-kuro_siwo": "geobench2:kuro_siwo",
+    "geobench2-nzcattle": "geobench2:nzcattle",
     "geobench2-pastis": "geobench2:pastis",
+    "geobench2-pastis_r": "geobench2:pastis_r",
     "geobench2-so2sat": "geobench2:so2sat",
     "geobench2-spacenet2": "geobench2:spacenet2",
     "geobench2-spacenet7": "geobench2:spacenet7",
+    "geobench2-substation": "geobench2:substation",
     "geobench2-treesatai": "geobench2:treesatai",
     "geobench2-treesatai-s2": "geobench2:treesatai_s2",
 }
@@ -105,11 +109,6 @@ def reader_options(name: str) -> list[str]:
 def _reader(name: str) -> Callable[..., Splits]:
     if name in READERS:
         return READERS[name]
-    if name.startswith("geobench2-") and name not in PUBLISHED:
-        from eosfm.data.published.geobench2_tables import DETECTION
-
-        if labels := DETECTION.get(name.removeprefix("geobench2-")):
-            raise DataError(f"{name} is a detection task ({labels}); eosfm has no head for it. See docs/tasks.md")
     if name not in PUBLISHED:
         raise DataError(f"unknown data set {name!r}; {known(dataset_names())}")
     module, _, function = PUBLISHED[name].partition(":")

@@ -14,7 +14,7 @@ from torch import Tensor
 from eosfm.bands import BandSet
 from eosfm.contracts import DataError
 from eosfm.data.footprints import Footprint, require_apart
-from eosfm.data.labels import require_labels
+from eosfm.data.labels import fits, label_shape, require_labels
 from eosfm.inference.plausibility import unit_warnings
 from eosfm.seeding import purpose_seed
 from eosfm.statistics import BandStatistics, band_statistics
@@ -57,8 +57,8 @@ class Chips:
         if len(self.labels) != n:
             raise DataError(f"{self.name}: {n} images but {len(self.labels)} labels")
         size = tuple(self.images.shape[-2:])
-        shape = {"classification": (n,), "multilabel": (n, len(self.classes))}.get(self.kind, (n, *size))
-        if tuple(self.labels.shape) != shape:
+        shape = (n, *label_shape(self.kind, len(self.classes), self.size))
+        if not fits(tuple(self.labels.shape), shape):
             raise DataError(
                 f"{self.name}: labels {tuple(self.labels.shape)}; {self.kind} of {n} images {size} has {shape}"
             )
@@ -68,7 +68,7 @@ class Chips:
             object.__setattr__(self, "ids", tuple(f"{self.name}/{i}" for i in range(n)))
         if len(self.footprints) not in (0, n):
             raise DataError(f"{self.name}: {len(self.footprints)} footprints for {n} chips")
-        require_labels(self.kind, self.labels, len(self.classes), self.name)
+        require_labels(self.kind, self.labels, len(self.classes), self.name, self.size)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -111,7 +111,14 @@ class Chips:
         """A sentence naming the classes that no label has: nothing can be learnt of them."""
         if self.kind == "regression":
             return []
-        seen = self.labels.any(0).nonzero()[:, 0] if self.kind == "multilabel" else torch.unique(self.labels)
+        if self.kind == "multilabel":
+            seen = self.labels.any(0).nonzero()[:, 0]
+        elif self.kind == "detection":
+            seen = torch.unique(self.labels[..., 0])
+        elif self.kind == "instances":
+            seen = torch.unique(self.labels[:, 1][self.labels[:, 0] > 0])
+        else:
+            seen = torch.unique(self.labels)
         absent = [c for i, c in enumerate(self.classes) if i not in set(seen.tolist())]
         return [f"{self.name}: no label is {', '.join(map(repr, absent))}"] if absent else []
 

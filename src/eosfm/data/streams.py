@@ -13,9 +13,10 @@ from torch import Tensor
 
 from eosfm.bands import BandSet
 from eosfm.contracts import DataError
-from eosfm.data.labels import require_labels
+from eosfm.data.labels import fits, label_shape, require_labels
 from eosfm.inference.plausibility import unit_warnings
 from eosfm.statistics import BandStatistics, band_statistics
+from eosfm.tasks.boxes import stacked
 from eosfm.tasks.kinds import KINDS
 
 SAMPLED = 2_000
@@ -75,16 +76,16 @@ class StreamedChips:
             raise DataError(
                 f"{self.name}, {key}: image {tuple(x.shape)}; expected {(channels, *self.size)} for {self.bands}"
             )
-        shape = {"classification": (), "multilabel": (len(self.classes),)}.get(self.kind, self.size)
-        if tuple(y.shape) != shape:
+        shape = label_shape(self.kind, len(self.classes), self.size)
+        if not fits(tuple(y.shape), shape):
             raise DataError(f"{self.name}, {key}: label {tuple(y.shape)}; {self.kind} has {shape}")
-        require_labels(self.kind, y[None], len(self.classes), f"{self.name}, {key}")
+        require_labels(self.kind, y[None], len(self.classes), f"{self.name}, {key}", self.size)
         return x.float(), y
 
     def batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Float32 images and labels at ``indices``."""
         pairs = [self.chip(i) for i in indices]
-        return torch.stack([x for x, _ in pairs]), torch.stack([y for _, y in pairs])
+        return torch.stack([x for x, _ in pairs]), stacked([y for _, y in pairs])
 
     def subset(self, indices: Sequence[int], name: str | None = None) -> StreamedChips:
         """The chips at ``indices``, in that order."""
@@ -93,7 +94,7 @@ class StreamedChips:
     @property
     def labels(self) -> Tensor:
         """All labels; reads every chip, so ask for it once and only where all of them are needed."""
-        return torch.stack([self.chip(i)[1] for i in range(len(self))])
+        return stacked([self.chip(i)[1] for i in range(len(self))])
 
     def spread(self, n: int) -> list[int]:
         """Up to ``n`` indices, evenly spread."""

@@ -36,6 +36,7 @@ from eosfm.engine.fused import DTYPES, Fused, Precision, fused
 from eosfm.ensemble import Ensemble
 from eosfm.files import OutputError, atomic_file, sha256_bytes
 from eosfm.specialists.encoder import pad
+from eosfm.tasks.boxes import joined_labels, turned_boxes
 
 Progress = Callable[[float, str], None]
 FORMAT = 3
@@ -68,13 +69,15 @@ class Features:
     """``[orientation][view]``"""
     labels: Tensor
     orientations: tuple[int, ...] = (0,)
+    boxes_in: tuple[int, int] | None = None
+    """``(h, w)`` of the chips where labels are lists of boxes, which turn in their own way"""
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def of(self, views: Sequence[int]) -> Features:
         """The features of ``views`` only; nothing is copied."""
-        return Features([[row[v] for v in views] for row in self.parts], self.labels, self.orientations)
+        return Features([[row[v] for v in views] for row in self.parts], self.labels, self.orientations, self.boxes_in)
 
     def batch(self, indices: Sequence[int], among: Sequence[int] | None = None) -> tuple[list[Pyramid], Tensor]:
         """The pyramids of each view at ``indices``, as `Ensemble.fuse` takes them, and the labels.
@@ -93,8 +96,12 @@ class Features:
                 torch.cat(row, out=together[number])
             for p, m in zip(pyramids, torch.split(together, [len(r) for r in rows[0]], 1), strict=True):
                 p.append(m)
-        y = [turned(self.labels[i], self.orientations[o]) for i, o in zip(indices, which, strict=True)]
+        y = [self._label(i, self.orientations[o]) for i, o in zip(indices, which, strict=True)]
         return pyramids, torch.stack(y)
+
+    def _label(self, index: int, orientation: int) -> Tensor:
+        y = self.labels[index]
+        return turned(y, orientation) if self.boxes_in is None else turned_boxes(y, orientation, self.boxes_in)
 
 
 class Part(Protocol):
@@ -219,7 +226,7 @@ def cached_features(
         parts: list[list[Part]] = [[_joined(view) for view in row] for row in kept]
     else:
         parts = [[_OnDisk(f) for f in row] for row in files]
-    return Features(parts, torch.cat(labels), turns)
+    return Features(parts, joined_labels(labels), turns, chips.size if getattr(chips, "kind", "") == "detection" else None)
 
 
 def can_pool(ensemble: Ensemble, kind: str) -> bool:

@@ -30,7 +30,7 @@ from eosfm.engine.script import inference_script
 from eosfm.ensemble import Ensemble
 from eosfm.files import atomic_folder, require_place, sha256_file
 from eosfm.specialists.encoder import MIN_SIZE
-from eosfm.tasks.model import TaskModel, fingerprint, require_one_date
+from eosfm.tasks.model import TaskModel, fingerprint, require_maps
 
 Format = Literal["onnx", "openvino"]
 Precision = Literal["fp32", "bf16", "int8"]
@@ -106,7 +106,7 @@ def export(
     _check(format, precision, calibration)
     ensemble, task = (model, None) if isinstance(model, Ensemble) else (model.encoder, model.task)
     if task is not None:
-        require_one_date(task, "the image that an exported graph reads")
+        require_maps(task, "the image that an exported graph reads")
     if not isinstance(ensemble, Ensemble):
         raise ConfigError(f"only ensembles of specialists are exported, not a {type(ensemble).__name__}")
     side = chip_size or (task.chip_size if task else max(c.chip_size for c in ensemble.cards))

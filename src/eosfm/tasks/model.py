@@ -14,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from eosfm.config import record
-from eosfm.contracts import PYRAMID_CHANNELS, BandError, ConfigError, Encoder, Pyramid
+from eosfm.contracts import PYRAMID_CHANNELS, PYRAMID_STRIDES, BandError, ConfigError, Encoder, Pyramid
 from eosfm.dates import Join, each_date, joined, joined_channels, kept_features
 from eosfm.engine.fused import Fused, Precision, fused
 from eosfm.ensemble import Ensemble
@@ -22,14 +22,14 @@ from eosfm.fusion.fuse import Conv1x1
 from eosfm.fusion.projected import projected
 from eosfm.specialists.encoder import MIN_SIZE, pad
 from eosfm.tasks.heads import PixelHead, SceneHead
-from eosfm.tasks.kinds import IGNORE, KINDS
+from eosfm.tasks.kinds import IGNORE, KINDS, OBJECTS
 
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 
 
 @record
 class HeadConfig:
-    """Decoder and head; the defaults are PANGAEA's UPerNet, slimmer."""
+    """Decoder and head; the defaults are PANGAEA's UPerNet, slimmer. ``decoder`` is of maps: scenes and things have none."""
 
     decoder: str = "upernet"
     channels: int = 128
@@ -82,6 +82,10 @@ def make_head(task: TaskSpec, in_channels: Sequence[int]) -> nn.Module:
     outputs, h = len(task.classes), task.head
     if task.kind in ("classification", "multilabel"):
         return SceneHead(in_channels, outputs, h.dropout)
+    if task.kind in OBJECTS:
+        from eosfm.tasks.detection import DetectionHead  # its parts take a second to import
+
+        return DetectionHead(in_channels, outputs, h.channels, masks=task.kind == "instances")
     return PixelHead(in_channels, outputs, h.decoder, h.channels, h.dropout, h.norm)
 
 
@@ -93,22 +97,36 @@ class TaskModel(nn.Module):
         self.encoder, self.task = encoder, task
         self.head = make_head(task, joined_channels(encoder.out_channels, task.dates, task.join))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits ``(b, k, h, w)`` for pixels or ``(b, k)`` for scenes, from ``x`` ``(b, dates * c, h, w)`` in declared units."""
+    def forward(self, x: Tensor, targets: Tensor | None = None) -> Tensor:
+        """Logits ``(b, k, h, w)`` for pixels or ``(b, k)`` for scenes, from ``x`` ``(b, dates * c, h, w)`` in declared units.
+
+        Of things (detection, instances) what `eosfm.tasks.boxes` calls a prediction; with ``targets`` their loss.
+        """
         h, w = x.shape[-2:]
         fused_maps = self.encoder(pad(x)) if self.task.dates == 1 else self._of_dates(pad(x))
+        if self.task.kind in OBJECTS:
+            return self._things(fused_maps, (h, w), targets)
         rounded = isinstance(self.encoder, Fused) and self.encoder.precision == "bf16"
         with torch.autocast(x.device.type, torch.bfloat16, enabled=True) if rounded else nullcontext():
             out: Tensor = self.head(fused_maps)
         out = out.float() if rounded else out
         return out[..., :h, :w] if out.ndim == 4 else out
 
-    def from_features(self, pyramids: Sequence[Pyramid], size: tuple[int, int] | None = None) -> Tensor:
+    def _things(self, fused_maps: Pyramid, size: tuple[int, int] | None, targets: Tensor | None) -> Tensor:
+        whole = tuple(PYRAMID_STRIDES[0] * s for s in fused_maps[0].shape[-2:])
+        out: Tensor = self.head(fused_maps, size or whole, targets)
+        return out
+
+    def from_features(
+        self, pyramids: Sequence[Pyramid], size: tuple[int, int] | None = None, targets: Tensor | None = None
+    ) -> Tensor:
         """The same from the views' features, computed before by ``encoder.encode`` (an `Ensemble`).
 
         Of several dates they are what `eosfm.dates.kept_features` keeps. ``size`` is that of the chips before they were
         padded; the output is cut back to it.
         """
+        if self.task.kind in OBJECTS:
+            return self._things(self._joined(pyramids), size, targets)
         out = self._linear(pyramids)
         if out is None:
             out = self.head(self._joined(pyramids))
@@ -192,8 +210,13 @@ class TaskModel(nn.Module):
         return {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items() if not is_frozen_key(k)}
 
 
-def require_one_date(task: TaskSpec, what: str) -> None:
-    """`ConfigError` where ``task`` reads several dates and ``what`` ("a scene") has one."""
+def require_maps(task: TaskSpec, what: str) -> None:
+    """`ConfigError` where ``task`` finds single things or reads several dates, and ``what`` ("a scene") is for neither."""
+    if task.kind in OBJECTS:
+        raise ConfigError(
+            f"this task model finds single things ({task.kind}); {what} is for maps and scenes. Score it on chips with "
+            "`eosfm evaluate`, or call it in Python: TaskModel(x) gives boxes"
+        )
     if task.dates != 1:
         raise ConfigError(
             f"this task model reads chips of {task.dates} dates (join: {task.join}), and {what} has one: use a model of one "

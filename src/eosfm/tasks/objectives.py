@@ -1,7 +1,7 @@
 """Loss, metrics and predictions of each kind of task: one visible table, `OBJECTIVES`.
 
 Labels: segmentation ``(b, h, w)`` int64 with 255 ignored; classification ``(b,)`` int64; multilabel ``(b, k)`` 0/1;
-regression ``(b, h, w)`` float with NaN ignored.
+regression ``(b, h, w)`` float with NaN ignored; detection and instances as in `eosfm.tasks.boxes`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import segmentation_models_pytorch.losses as smp_losses
 import torch
 import torch.nn.functional as F
@@ -24,7 +25,8 @@ from torchmetrics.classification import (
 from torchmetrics.regression import MeanAbsoluteError, MeanSquaredError, R2Score
 
 from eosfm.contracts import ConfigError, known
-from eosfm.tasks.kinds import IGNORE, KINDS
+from eosfm.tasks.kinds import IGNORE, KINDS, OBJECTS
+from eosfm.tasks.precision import OVERLAPS, average_precision, matched_chip
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -45,6 +47,8 @@ OBJECTIVES: dict[str, Objective] = {
     "classification": Objective(("cross-entropy", "focal"), "accuracy", True),
     "multilabel": Objective(("binary-cross-entropy",), "map", True),
     "regression": Objective(("mse", "l1", "huber"), "rmse", False),
+    "detection": Objective(("faster-rcnn",), "map", True),
+    "instances": Objective(("mask-rcnn",), "map", True),
 }
 assert tuple(OBJECTIVES) == KINDS
 
@@ -65,6 +69,8 @@ def make_loss(kind: str, name: str | None = None, class_weights: Sequence[float]
     weight = None if class_weights is None else torch.tensor(list(class_weights), dtype=torch.float32)
     if kind == "regression":
         return _regression_loss(name)
+    if kind in OBJECTS:
+        return lambda z, _: z  # the head computes it, because what it proposes depends on the labels
     if kind == "multilabel":
         return lambda z, y: F.binary_cross_entropy_with_logits(z, y.float(), pos_weight=_to(weight, z))
     ignore = IGNORE if kind == "segmentation" else -100  # class 255 of a large classification is a class
@@ -120,6 +126,8 @@ def make_metrics(kind: str, classes: int) -> MetricCollection:
             "map": MultilabelAveragePrecision(classes, average="macro"),
             "f1": MultilabelF1Score(classes, average="micro"),
         }
+    elif kind in OBJECTS:
+        metrics = {"map": ObjectPrecision()}
     else:
         metrics = {"rmse": MeanSquaredError(squared=False), "mae": MeanAbsoluteError(), "r2": R2Score()}
     return MetricCollection(metrics)
@@ -131,7 +139,30 @@ def update_metrics(metrics: MetricCollection, kind: str, z: Tensor, y: Tensor) -
         ok = y.isfinite()
         if bool(ok.any()):
             metrics.update(z[:, 0][ok], y[ok])
-    elif kind == "multilabel":
-        metrics.update(z.sigmoid(), y.long())
+    elif kind == "multilabel" or kind in OBJECTS:
+        metrics.update(z.sigmoid() if kind == "multilabel" else z, y.long() if kind == "multilabel" else y)
     else:
         metrics.update(z.argmax(1), y)
+
+
+class ObjectPrecision(Metric):
+    """`average_precision` over the batches of an epoch: of masks where the predictions have them, else of boxes."""
+
+    full_state_update = False
+    higher_is_better = True
+    matches: list[Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("matches", default=[], dist_reduce_fx="cat")
+
+    def update(self, predictions: Tensor, labels: Tensor) -> None:
+        """Add a batch; see `eosfm.tasks.boxes`."""
+        for rows, y in zip(predictions.detach().cpu(), labels.cpu(), strict=True):
+            self.matches.append(torch.from_numpy(matched_chip(rows, y)))
+
+    def compute(self) -> Tensor:
+        """0 where no thing was labelled and none was found."""
+        rows = torch.cat(list(self.matches)).numpy() if len(self.matches) else np.zeros((0, 12))
+        value = average_precision(rows, masks=rows.shape[1] > 2 + len(OVERLAPS))
+        return torch.tensor(0.0 if np.isnan(value) else value)

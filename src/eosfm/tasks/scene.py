@@ -10,7 +10,7 @@ from eosfm.contracts import ConfigError, Pyramid
 from eosfm.engine.exported import FEATURES, Exported
 from eosfm.engine.fused import Fused, Precision, fused
 from eosfm.ensemble import Ensemble
-from eosfm.tasks.model import TaskModel, probabilities, require_one_date
+from eosfm.tasks.model import TaskModel, probabilities, require_maps
 
 _SUFFIX = {"fp32": "", "bf16": "-bf16"}
 """of a fingerprint: a map that was begun in one precision is not continued in another"""
@@ -29,7 +29,7 @@ class SceneTaskModel:
         self, model: TaskModel, fingerprint: str, precision: Precision = "fp32", *, release: bool = False
     ) -> None:
         """``release``: see `eosfm.engine.fused.fused`; ``model`` is of no other use then."""
-        require_one_date(model.task, "a scene")
+        require_maps(model.task, "a scene")
         self.model, self.fingerprint = model.fast(precision, release=release), fingerprint + _SUFFIX[precision]
         self.bands: BandSet = model.encoder.bands
         self.statistics = model.encoder.statistics

@@ -14,6 +14,8 @@ from eosfm.bands import BandSet
 from eosfm.contracts import ConfigError
 from eosfm.engine.cache import Features
 from eosfm.seeding import purpose_seed
+from eosfm.tasks.boxes import turned_boxes
+from eosfm.tasks.kinds import OBJECTS
 from eosfm.training.colour import Colour, optical_channels, recoloured
 
 UNCHANGED = Colour()
@@ -79,8 +81,9 @@ class _Batches(Dataset[tuple[Any, Tensor]]):
             among = torch.randint(len(self.source.orientations), (len(indices),), generator=g).tolist()
             return self.source.batch(indices, among if self.augment else None)
         x, y = self.source.batch(indices)
+        boxes = getattr(self.source, "kind", "") == "detection"
         if self.augment:
-            x, y = dihedral(x, y, g)
+            x, y = dihedral(x, y, g, boxes=boxes)
         if self.zoom:
             x, y = zoomed(x, y, self.zoom, g)
         if self.colour and isinstance(self.source, ImageSource):
@@ -110,6 +113,8 @@ def loader(
                 "brightness, contrast and band_gain need images with named bands; these are cached features"
             )
         optical_channels(source.bands)
+    if zoom and train and getattr(source, "kind", "") in OBJECTS:
+        raise ConfigError("zoom is not for boxes and instances, which a crop would cut; set fit: {zoom: 0}")
     return DataLoader(
         _Batches(source, seed, augment and train, zoom if train else 0.0, colour if train else UNCHANGED),
         batch_size=None,  # the sampler already yields whole batches
@@ -119,8 +124,10 @@ def loader(
     )
 
 
-def dihedral(x: Tensor, y: Tensor, g: torch.Generator) -> tuple[Tensor, Tensor]:
+def dihedral(x: Tensor, y: Tensor, g: torch.Generator, *, boxes: bool = False) -> tuple[Tensor, Tensor]:
     """Each image of ``x`` ``(b, c, h, w)`` turned or flipped by a random symmetry of the square, its label map alike.
+
+    With ``boxes`` the labels are lists of boxes ``(b, m, 5)``, see `eosfm.tasks.boxes`.
 
     Nadir images have no up; colours are left alone because they are measurements (`training.colour` changes them on request).
     """
@@ -138,6 +145,10 @@ def dihedral(x: Tensor, y: Tensor, g: torch.Generator) -> tuple[Tensor, Tensor]:
                     out[which] = m.flip(-1) if f else m
         return out
 
+    if boxes:
+        which = (turns * step + 4 * flips).tolist()
+        h, w = x.shape[-2:]
+        return move(x), torch.stack([turned_boxes(one, o, (h, w)) for one, o in zip(y, which, strict=True)])
     return move(x), move(y) if y.ndim >= 3 else y
 
 

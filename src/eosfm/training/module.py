@@ -23,6 +23,7 @@ from eosfm.contracts import ConfigError, TrainingError
 from eosfm.files import write_json
 from eosfm.fusion.selection import TopK
 from eosfm.seeding import purpose_seed, seeded
+from eosfm.tasks.kinds import OBJECTS
 from eosfm.tasks.model import is_frozen_key
 from eosfm.tasks.objectives import OBJECTIVES, Loss, Objective, make_loss, make_metrics, update_metrics
 from eosfm.training.batches import BatchSource, loader, place
@@ -43,12 +44,12 @@ class TaskModule(L.LightningModule):
     """Any ``model(input) -> logits`` with a kind of task; checkpoints hold what is trained and nothing else."""
 
     def __init__(
-        self, model: nn.Module, kind: str, classes: int, config: FitConfig, forward: Callable[[Any], Tensor] | None
+        self, model: nn.Module, kind: str, classes: int, config: FitConfig, forward: Callable[..., Tensor] | None
     ) -> None:
         super().__init__()
         self.model, self.kind, self.config = model, kind, config
         self.scores = None if kind in OWN_LOSS else make_metrics(kind, classes)
-        self.logits: Callable[[Any], Tensor] = forward or model.forward
+        self.logits: Callable[..., Tensor] = forward or model.forward
         self.selector = next((m for m in model.modules() if isinstance(m, TopK)), None)
         self.began, self.earlier = time.perf_counter(), 0.0
 
@@ -62,8 +63,12 @@ class TaskModule(L.LightningModule):
     def training_step(self, batch: tuple[Any, Tensor], number: int) -> Tensor:
         """The loss of one batch; a loss that is not finite stops the run before it spoils the weights."""
         x, y = batch
-        own = self.scores is None
-        value = self.own_loss(x, number, self.current_epoch) if own else self.loss(self.logits(x), y)
+        if self.scores is None:
+            value = self.own_loss(x, number, self.current_epoch)
+        elif self.kind in OBJECTS:
+            value = self.logits(x, targets=y)
+        else:
+            value = self.loss(self.logits(x), y)
         if not math.isfinite(value.item()):
             raise TrainingError(
                 f"loss is {value.item()} at epoch {self.current_epoch}, batch {number}: lower learning_rate "
@@ -189,7 +194,7 @@ def fit(
     config: FitConfig,
     *,
     folder: Path,
-    forward: Callable[[Any], Tensor] | None = None,
+    forward: Callable[..., Tensor] | None = None,
     progress: Progress | None = None,
     label: str = "",
     identity: str = "",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from torch import Tensor
 from eosfm.data.chips import ChipSet
 from eosfm.seeding import purpose_seed
 from eosfm.specialists.card import Metric
-from eosfm.tasks.kinds import IGNORE
+from eosfm.tasks.kinds import IGNORE, OBJECTS
+from eosfm.tasks.precision import average_precision, matched_chip, padded
 
 Array = NDArray[Any]
 RESAMPLES = 1000
@@ -42,7 +44,7 @@ def score(
         for i in range(0, len(chips), batch_size):
             x, y = chips.batch(range(i, min(i + batch_size, len(chips))))
             counts.append(per_chip_counts(chips.kind, model(x), y, len(chips.classes)))
-    table = np.concatenate(counts)
+    table = padded([t for c in counts for t in c]) if chips.kind in OBJECTS else np.concatenate(counts)
     return scores_from(chips.kind, table, chips.classes, seed, split)
 
 
@@ -50,10 +52,10 @@ def scores_from(kind: str, table: Array, classes: tuple[str, ...], seed: int, sp
     """Every score of ``table`` (from `per_chip_counts`) with its interval."""
     metrics = []
     for name, statistic in STATISTICS[kind].items():
-        low, high = bootstrap([table], statistic, purpose_seed(seed, "bootstrap", 0) % 2**32)
         value = statistic(table)
         if not np.isfinite(value):
             continue  # R2 of constant labels, RMSE of no valid pixel: no value is better than a wrong one
+        low, high = bootstrap([table], statistic, purpose_seed(seed, "bootstrap", 0) % 2**32)
         metrics.append(
             Metric(name=name, value=value, low=low, high=high, split=split, samples=len(table), seed=seed)
         )  # fmt: skip
@@ -73,7 +75,10 @@ def per_chip_counts(kind: str, z: Tensor, y: Tensor, k: int) -> Array:
 
     Segmentation, classification: confusion ``(b, k, k)``, rows labels, columns predictions, ignored pixels left out.
     Multilabel: ``(b, 2, k)`` logits and labels. Regression: ``(b, 4)`` count, squared error, sum, sum of squares.
+    Detection, instances: the matches of `eosfm.tasks.precision`.
     """
+    if kind in OBJECTS:
+        return padded([matched_chip(rows, labels) for rows, labels in zip(z.float(), y, strict=True)])
     if kind == "multilabel":
         return torch.stack([z.double(), y.double()], 1).numpy()  # logits: probabilities near 1 would tie
     if kind == "regression":
@@ -152,6 +157,12 @@ STATISTICS: dict[str, dict[str, Statistic]] = {
     "classification": {"accuracy": _accuracy, "f1": _macro_f1},
     "multilabel": {"map": _mean_average_precision},
     "regression": {"rmse": _rmse, "r2": _r2},
+    "detection": {"map-boxes": average_precision, "map-boxes-50": partial(average_precision, at=0.5)},
+    "instances": {
+        "map-masks": partial(average_precision, masks=True),
+        "map-masks-50": partial(average_precision, masks=True, at=0.5),
+        "map-boxes": average_precision,
+    },
 }
 """per kind: the scores, the first being the main one"""
 

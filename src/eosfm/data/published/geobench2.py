@@ -34,8 +34,10 @@ from eosfm.bands import BandSet
 from eosfm.contracts import DataError, known
 from eosfm.data.chips import Splits
 from eosfm.data.folders import SPLITS, Field
+from eosfm.data.published import geobench2_things as written
+from eosfm.data.published import pastis as crops
 from eosfm.data.published.geobench2_tables import S2_SHEETS, SHEETS, Layer, Mask, Sheet
-from eosfm.data.published.hdf5_files import hdf5_array
+from eosfm.data.published.hdf5_files import hdf5_array, hdf5_text
 from eosfm.data.published.satellite_files import relabel, streamed, zeros_to_nan
 from eosfm.data.published.tortilla import Item, items, read_item, read_item_tif
 from eosfm.seeding import purpose_seed
@@ -70,7 +72,7 @@ class _Read:
         path, sample = self.samples[key]
         inside = items(path, sample)
         x = self.image(key, inside)
-        y = self.labels[key] if isinstance(self.sheet.label, str) else self._mask(self.sheet.label, path, inside, key)
+        y = self._label(key, path, inside, (x.shape[-2], x.shape[-1]))
         if self.sheet.valid:
             invalid = read_item_tif(path, _item(inside, self.sheet.valid, f"{path}, {key}"), 1)[0] == 0
             x[:, invalid] = np.nan
@@ -105,6 +107,30 @@ class _Read:
                 raise DataError(f"{where}: bands of {' and '.join(map(str, sorted(shapes)))} pixels; expected one size")
             pictures.append(np.stack(chosen))
         return np.concatenate(pictures)
+
+    def _label(self, key: str, path: Path, inside: Sequence[Item], size: tuple[int, int]) -> Tensor:
+        label = self.sheet.label
+        if isinstance(label, str):
+            return self.labels[key]
+        return self._mask(label, path, inside, key) if isinstance(label, Mask) else self._things(label, path, inside, key, size)
+
+    def _things(
+        self, things: written.Things, path: Path, inside: Sequence[Item], key: str, size: tuple[int, int]
+    ) -> Tensor:
+        where, classes = f"{path}, {key}", self.sheet.about.classes
+        if things.form == "maps":
+            number, crop = (
+                hdf5_array(read_item(path, _item(inside, name, where)), "data", where) for name in ("instance", "semantic")
+            )
+            known_crops = {v: v - 1 for v in range(1, len(crops.CLASSES))}
+            return written.instances_of_maps(number, crop[0] if crop.ndim == 3 else crop, known_crops, where)
+        data = read_item(path, _item(inside, things.item, where))
+        if things.form == "boxes in parquet":
+            return written.boxes_of_rows(data, things, classes, size, where)
+        text = hdf5_text(data, "annotation", where)
+        if things.form == "boxes in json":
+            return written.boxes_of_json(text, things, classes, size, where)
+        return written.instances_of_json(text, things, classes, size, where)
 
     def _mask(self, mask: Mask, path: Path, inside: Sequence[Item], key: str) -> Tensor:
         where = f"{path}, {key}"
@@ -263,11 +289,15 @@ caffe = _reader(SHEETS["caffe"])
 cloudsen12 = _reader(SHEETS["cloudsen12"])
 dynamic_earthnet = _dated(SHEETS["dynamic_earthnet"], 6, (1, 6))
 flair2 = _reader(SHEETS["flair2"])
+everwatch = _reader(SHEETS["everwatch"])
 forestnet = _scenes(SHEETS["forestnet"])
 fotw = _dated(SHEETS["fotw"], 2, (1, 2))
 kuro_siwo = _dated(SHEETS["kuro_siwo"], 3, (1, 3))
+nzcattle = _reader(SHEETS["nzcattle"])
 pastis = _dated(SHEETS["pastis"], 6, _LONG)
+pastis_r = _dated(SHEETS["pastis_r"], 12, _LONG)
 so2sat = _scenes(SHEETS["so2sat"])
 spacenet2 = _reader(SHEETS["spacenet2"])
 spacenet7 = _reader(SHEETS["spacenet7"])
+substation = _reader(SHEETS["substation"])
 treesatai, treesatai_s2 = _reader(SHEETS["treesatai"]), _reader(S2_SHEETS["treesatai"])

@@ -19,11 +19,13 @@ from eosfm.bands import BandSet
 from eosfm.data.bigearthnet import CLASSES as CORINE
 from eosfm.data.folders import About
 from eosfm.data.published import pastis
+from eosfm.data.published.geobench2_things import Things
 from eosfm.data.published.satellite_files import Layout
 from eosfm.tasks.kinds import IGNORE
 
 S2_10 = "sentinel-2-l2a:B02,B03,B04,B05,B06,B07,B08,B8A,B11,B12@dn-1e4"
 S2_12 = "sentinel-2-l2a:B01,B02,B03,B04,B05,B06,B07,B08,B8A,B09,B11,B12@dn-1e4"
+S2_L1C = "sentinel-2-l1c:B01,B02,B03,B04,B05,B06,B07,B08,B8A,B09,B10,B11,B12@dn-1e4"
 MONTHS = (
     "September",
     "October",
@@ -77,30 +79,32 @@ class Sheet:
     about: About
     dates: tuple[tuple[Layer, ...], ...]
     """the items of each date; one date is repeated where an item holds the whole series (HDF5)"""
-    label: Mask | str
-    """a mask, or the column of the table of contents that names the classes"""
+    label: Mask | Things | str
+    """a mask, single things, or the column of the table of contents that names the classes"""
     one: int = 0
     """the date that is read where one is asked for"""
     series: bool = False
     files: int = 1
     valid: str = ""
     """item that is 0 where nothing can be said"""
+    held_by: str = ""
+    """the data set whose files these are, where it is another"""
 
     @property
     def paths(self) -> tuple[str, ...]:
         """The files' names, as published."""
+        stem = self.held_by or self.name
         if self.files == 1:
-            return (f"geobench_{self.name}.tortilla",)
-        return tuple(f"geobench_{self.name}.{i:04d}.part.tortilla" for i in range(self.files))
+            return (f"geobench_{stem}.tortilla",)
+        return tuple(f"geobench_{stem}.{i:04d}.part.tortilla" for i in range(self.files))
 
     @property
     def layout(self) -> Layout:
         """Which files, and where they come from."""
-        wanted = (
-            self.paths[0] if self.files == 1 else f"geobench_{self.name}.0000 to {self.files - 1:04d}.part.tortilla"
-        )
-        get = f"hf download aialliance/{self.name} --repo-type dataset --include 'geobench_*' --local-dir FOLDER"
-        return Layout(f"GEO-Bench-2, {self.name}", wanted, f"{get} ({_HUB}/{self.name}; its size is not stated)")
+        held = self.held_by or self.name
+        wanted = self.paths[0] if self.files == 1 else f"geobench_{held}.0000 to {self.files - 1:04d}.part.tortilla"
+        get = f"hf download aialliance/{held} --repo-type dataset --include 'geobench_*' --local-dir FOLDER"
+        return Layout(f"GEO-Bench-2, {self.name}", wanted, f"{get} ({_HUB}/{held}; its size is not stated)")
 
 
 def _about(title: str, bands: str, kind: str, classes: tuple[str, ...], licence: str, source: str) -> About:
@@ -116,7 +120,7 @@ def _same(n: int, first: int = 0) -> tuple[tuple[int, int], ...]:
 
 def _sheet(
     name: str, bands: str, kind: str, classes: tuple[str, ...], licence: str, source: str, dates: tuple[tuple[Layer, ...], ...],
-    label: Mask | str, **more: object,
+    label: Mask | Things | str, **more: object,
 ) -> Sheet:  # fmt: skip
     return Sheet(name, _about(name, bands, kind, classes, licence, source), dates, label, **more)  # type: ignore[arg-type]
 
@@ -187,6 +191,14 @@ _SHEETS = (
         ((Layer("image", "landsat-8:B2,B3,B4,B5,B6,B7@8bit"),),), "labels",
     ),
     _sheet(
+        "everwatch", "aerial:R,G,B@8bit", "detection",
+        ("White Ibis", "Great Egret", "Great Blue Heron", "Snowy Egret", "Wood Stork", "Roseate Spoonbill", "Anhinga",
+         "Unknown White"),
+        "not stated", "EverWatch (doi:10.5281/zenodo.11165946): birds from drones over the Everglades, "
+        "pictures shrunk to 512 x 512 pixels by the benchmark",
+        ((Layer("image", "aerial:R,G,B@8bit"),),), Things("boxes in parquet", unnamed="Unknown White"),
+    ),
+    _sheet(
         "fotw", "sentinel-2-l2a:B04,B03,B02,B08@dn-1e4", "segmentation", ("background", "field", "field boundary"), "not stated",
         f"Fields of The World (Kerner et al. 2024), 256 x 256 pixels of 10 m, planting and harvest. {_COPERNICUS}",
         tuple((Layer(w, "sentinel-2-l2a:B04,B03,B02,B08@dn-1e4", zeros=True),) for w in ("win_a", "win_b")),
@@ -199,9 +211,19 @@ _SHEETS = (
         Mask("mask", (*_same(3), (3, IGNORE))), one=2, valid="invalid_data",
     ),
     _sheet(
+        "nzcattle", "aerial:R,G,B@8bit", "detection", ("cattle",), "CC-BY-4.0",
+        "New Zealand Cattle Detection (Abuaiadah and Switzer 2022, doi:10.5281/zenodo.5908869), 500 x 500 pixels of 0.1 m",
+        ((Layer("image", "aerial:R,G,B@8bit"),),), Things("boxes in json", key="boxes"),
+    ),
+    _sheet(
         "pastis", S2_10, "segmentation", pastis.CLASSES, "etalab-2.0",
         f"PASTIS-R (Garnot et al. 2022), 128 x 128 pixels of 10 m in France. {_COPERNICUS}",
         ((Layer("s2", S2_10, nodata=10_000.0),),), Mask("semantic", (*_same(19), (19, IGNORE))), files=3, series=True,
+    ),
+    _sheet(
+        "pastis_r", S2_10, "instances", pastis.CLASSES[1:], "etalab-2.0",
+        f"PASTIS-R (Garnot et al. 2022), fields as instances, 128 x 128 pixels of 10 m in France. {_COPERNICUS}",
+        ((Layer("s2", S2_10, nodata=10_000.0),),), Things("maps"), files=3, series=True, held_by="pastis",
     ),
     _sheet(
         "so2sat", "sentinel-2-l1c:B02,B03,B04,B05,B06,B07,B08,B8A,B11,B12@reflectance", "classification",
@@ -222,6 +244,11 @@ _SHEETS = (
         ((Layer("images", "planetscope-4b:red,green,blue@8bit", more=1, zeros=True),),), _BUILDINGS,
     ),
     _sheet(
+        "substation", S2_L1C, "instances", ("power station",), "not stated",
+        f"Substation (TransitionZero, arXiv:2409.17363), means over several dates, 228 x 228 pixels of 10 m. {_COPERNICUS}",
+        ((Layer("image", S2_L1C, zeros=True),),), Things("polygons in json", key="sample_annotations"),
+    ),
+    _sheet(
         "treesatai", "aerial:R,G,B,N@8bit", "multilabel", _TREES, "CC-BY-4.0", _TREESATAI,
         ((Layer("aerial", "aerial:N,G,B,R@8bit"),),), "species_labels",
     ),
@@ -237,11 +264,3 @@ S2_SHEETS: dict[str, Sheet] = {
     ),
 }  # fmt: skip
 """two of them, Sentinel-2 only"""
-
-DETECTION = {
-    "substation": "boxes around power stations",
-    "everwatch": "boxes around birds",
-    "nzcattle": "boxes around cattle",
-    "pastis_r": "fields as instances; the same pixels with classes of crops are geobench2-pastis",
-}
-"""GEO-Bench-2's detection tasks, which have no head here, and what their labels are"""

@@ -57,6 +57,27 @@ def hdf5_array(
         raise DataError(f"{where}: no plain array {name!r} can be read ({e}); fetch it again") from e
 
 
+def hdf5_text(data: bytes, name: str, where: str) -> str:
+    """The text of attribute ``name`` at the top of the HDF5 file ``data``.
+
+    Raises:
+        DataError: no HDF5, damaged, or no such text.
+        MissingExtra: h5py is not installed.
+    """
+    try:
+        import h5py
+    except ImportError as e:
+        raise missing_extra("h5py", "datasets") from e
+    try:
+        with h5py.File(io.BytesIO(data), "r") as file:
+            text = file.attrs[name]
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, OverflowError) as e:
+        raise DataError(f"{where}: no text {name!r} can be read ({e}); fetch it again") from e
+    if not isinstance(text, str):
+        raise DataError(f"{where}: {name} is {type(text).__name__}; expected a text")
+    return text
+
+
 def _problem(h5py: Any, array: Any) -> str:
     """Why ``array`` must not be read, or an empty string."""
     if not isinstance(array, h5py.Dataset) or array.dtype.kind not in "uif" or array.ndim < 1:

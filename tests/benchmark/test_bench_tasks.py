@@ -18,10 +18,11 @@ from eosfm.specialists.store import save_specialist
 from eosfm.tasks.model import HeadConfig
 from eosfm.training.settings import FitConfig
 from helpers import make_card, make_encoder
-from miniatures import geobench2, pangaea
+from miniatures import geobench2, geobench2_things, pangaea
 
-WRITERS = {**pangaea.WRITERS, **{f"geobench2-{name}": write for name, write in geobench2.WRITERS.items()}}
-TASKS = [task.dataset for task in (*PANGAEA.values(), *GEO_BENCH_2.values()) if task.kind != "detection"]
+_GEO_BENCH = {**geobench2.WRITERS, **geobench2_things.WRITERS}
+WRITERS = {**pangaea.WRITERS, **{f"geobench2-{name}": write for name, write in _GEO_BENCH.items()}}
+TASKS = [task.dataset for task in (*PANGAEA.values(), *GEO_BENCH_2.values())]
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,7 @@ def measured(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             measuring, "load_specialist", cache(measuring.load_specialist)
-        )  # frozen: read once, not 108 times
+        )  # frozen: read once, not 124 times
         done = run.run_suite(suite)
     return suite, done
 
@@ -70,7 +71,7 @@ def test_every_task_is_measured_from_its_files_to_its_row(measured):
     assert not done.problems
     rows = {(r["case"], r["model"]): r for r in done.rows}
     wanted = {(n, m) for n in TASKS for m in ("constant", "ensemble")}
-    assert set(rows) == wanted and len(TASKS) == 27
+    assert set(rows) == wanted and len(TASKS) == 31
     for r in rows.values():
         assert r["chips"] == [1, 1, 1] and len(r["data_sha256"]) == 3 and len(r["classes"]) >= 1
         assert all(np.isfinite(m["value"]) for m in r["metrics"])
@@ -81,8 +82,7 @@ def test_the_row_says_the_tasks_metric(measured):
     _, done = measured
     named = {r["case"]: {m["name"] for m in r["metrics"]} for r in done.rows}
     for task in (*PANGAEA.values(), *GEO_BENCH_2.values()):
-        if task.kind != "detection":
-            assert any(m.startswith(task.metric) for m in named[task.dataset]), (task.dataset, named[task.dataset])
+        assert any(m.startswith(task.metric) for m in named[task.dataset]), (task.dataset, named[task.dataset])
 
 
 def test_the_published_suites_name_every_task():
@@ -90,5 +90,5 @@ def test_the_published_suites_name_every_task():
     for file, tasks in (("pangaea.yaml", PANGAEA), ("geobench2.yaml", GEO_BENCH_2)):
         cases = read_suite(folder / file).cases
         named = [c.data.dataset for c in cases]
-        wanted = {t.dataset for t in tasks.values() if t.kind != "detection"}
+        wanted = {t.dataset for t in tasks.values()}
         assert set(named) == wanted and len(named) == len(wanted)

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from miniatures.geobench2 import PLACE, SPLITS, pastis, write
 from miniatures.satellite import digital
-from miniatures.tortillas import hdf5_text_bytes, pack, parquet_bytes, tif_bytes, write_bytes
+from miniatures.tortillas import hdf5_text_bytes, pack, parquet_bytes, rectangle, tif_bytes, write_bytes
 
 SIDE = 64
-BIRDS = ("White Ibis", "Great Egret", None)
+BIRDS = ("White Ibis", "Great Egret", "Unknown White")
 Square = tuple[int, int, int, int, int]
 """class, left, top, width, height"""
 
@@ -82,10 +82,12 @@ def _bright(rng: np.random.Generator, found: list[Square]) -> NDArray[Any]:
 def _parquet(found: list[Square]) -> tuple[str, bytes]:
     rows = [
         {"geotiff_path": "x.tif", "label": BIRDS[c], "xmin": x, "ymin": y, "xmax": x + w, "ymax": y + h, "split": "train",
-         "geometry": b"\x01\x03", "class_id": c}
+         "class_id": c, "geometry": rectangle(x, y, x + w, y + h)}
         for c, x, y, w, h in found
     ]  # fmt: skip
-    return "GeoParquet", parquet_bytes(rows)
+    column = {"encoding": "WKB", "geometry_types": ["Polygon"]}
+    geo = {"version": "1.0.0", "primary_column": "geometry", "columns": {"geometry": column}}
+    return "GeoParquet", parquet_bytes(rows, {b"geo": json.dumps(geo).encode()})
 
 
 def _json(key: str, *, masks: bool) -> Callable[[list[Square]], tuple[str, bytes]]:

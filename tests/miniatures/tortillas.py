@@ -11,6 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pandas
+import pyarrow.parquet
 from numpy.typing import NDArray
 from rasterio.io import MemoryFile
 from rasterio.transform import from_origin
@@ -78,8 +79,15 @@ def hdf5_text_bytes(text: str, name: str = "annotation") -> bytes:
     return stream.getvalue()
 
 
-def parquet_bytes(rows: list[dict[str, Any]]) -> bytes:
-    """A table in parquet."""
+def parquet_bytes(rows: list[dict[str, Any]], metadata: Mapping[bytes, bytes] | None = None) -> bytes:
+    """A table in parquet; GeoParquet is one whose ``metadata`` say so."""
     stream = io.BytesIO()
-    pandas.DataFrame(rows).to_parquet(stream)
+    table = pyarrow.Table.from_pandas(pandas.DataFrame(rows))
+    pyarrow.parquet.write_table(table.replace_schema_metadata({**(table.schema.metadata or {}), **(metadata or {})}), stream)
     return stream.getvalue()
+
+
+def rectangle(x1: float, y1: float, x2: float, y2: float) -> bytes:
+    """A polygon in well-known binary."""
+    ring = [(x1, y1), (x2, y1), (x2, y2), (x1, y2), (x1, y1)]
+    return struct.pack("<BIII", 1, 3, 1, len(ring)) + b"".join(struct.pack("<dd", *corner) for corner in ring)

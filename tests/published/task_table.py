@@ -42,8 +42,7 @@ def tables() -> str:
         (f"`{n}`", t.kind, t.classes, f"`{t.bands}`", t.dates, t.chip, t.metric, t.note) for n, t in PANGAEA.items()
     ]
     geo = [
-        (f"`{n}`", f"`{t.dataset}`" if t.bands else "", t.kind, t.classes or "", f"`{t.bands}`" if t.bands else "",
-         t.dates if t.bands else "", t.chip or "", t.metric, t.note)
+        (f"`{n}`", f"`{t.dataset}`", t.kind, t.classes, f"`{t.bands}`", t.dates, t.chip or "", t.metric, t.note)
         for n, t in GEO_BENCH_2.items()
     ]  # fmt: skip
     groups = [(f"`{n}`", *("x" if g in t.groups else "" for g in CAPABILITIES)) for n, t in GEO_BENCH_2.items()]

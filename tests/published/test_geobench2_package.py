@@ -16,12 +16,14 @@ import torch
 
 from eosfm.data.catalogue import open_dataset
 from eosfm.data.published.geobench2_tables import MONTHS, SHEETS
+from eosfm.tasks.boxes import things
 from eosfm.tasks.kinds import IGNORE
+from miniatures import geobench2_things
 from miniatures.geobench2 import WRITERS
 from miniatures.real_ones import SHARED
 
 package = pytest.importorskip("geobench_v2.datasets", reason="needs geobenchv2")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")]
 
 S2_10 = ["B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12"]
 S2_12 = ["B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12"]
@@ -45,9 +47,17 @@ CLASS = {
     "so2sat": ("So2Sat", {"band_order": {"s2": S2_10}}),
     "spacenet2": ("SpaceNet2", {"band_order": {"worldview": WORLDVIEW}}),
     "spacenet7": ("SpaceNet7", {"band_order": ["red", "green", "blue"]}),
+    "everwatch": ("EverWatch", {"band_order": ["red", "green", "blue"]}),
+    "nzcattle": ("NZCattle", {"band_order": ["red", "green", "blue"]}),
+    "substation": ("Substation", {}),
+    "pastis_r": (
+        "PASTIS",
+        {"band_order": {"s2": S2_10}, "num_time_steps": 6, "temporal_output_format": "TCHW", "label_type": "instance_seg"},
+    ),
     "treesatai": ("TreeSatAI", {"band_order": {"aerial": ["nir", "green", "blue", "red"], "s2": TREES}}),
 }
 """class, and how it is asked for what we read"""
+OPTIONS = {"pastis_r": {"dates": 6}}  # of fewer dates than it is asked for the package can make no sample
 CODES = {"spacenet2": {1: 0, 2: 1}, "spacenet7": {1: 0, 2: 1}, "burn_scars": {0: 0, 1: 1, 2: IGNORE},
          "kuro_siwo": {0: IGNORE, 1: 0, 2: 1, 3: 2}, "cloudsen12": {0: 0, 1: 1, 2: 2, 3: 3, 99: IGNORE},
          "pastis": {**{i: i for i in range(19)}, 19: IGNORE}, "fotw": {0: 0, 1: 1, 2: 2, 3: IGNORE}}  # fmt: skip
@@ -56,8 +66,9 @@ CODES = {"spacenet2": {1: 0, 2: 1}, "spacenet7": {1: 0, 2: 1}, "burn_scars": {0:
 
 def theirs(name: str, split: str, root: Path, monkeypatch):
     kind, options = CLASS[name]
+    module = "pastis" if name == "pastis_r" else name
     cls = getattr(package, f"GeoBench{kind}", None) or getattr(
-        __import__(f"geobench_v2.datasets.{name}", fromlist=["x"]), f"GeoBench{kind}"
+        __import__(f"geobench_v2.datasets.{module}", fromlist=["x"]), f"GeoBench{kind}"
     )
     files = sorted(p.name for p in root.glob("*.tortilla"))
     monkeypatch.setattr(cls, "paths", files)
@@ -76,14 +87,14 @@ def flat(name: str, sample: dict) -> np.ndarray:
         return np.concatenate([sample[f"image_{k}"] for k in ("pre_1", "pre_2", "post")])
     if name == "dynamic_earthnet":
         return sample["image_planet"].permute(1, 0, 2, 3).flatten(0, 1).numpy()
-    if name == "pastis":
+    if name in ("pastis", "pastis_r"):
         return sample["image_s2"].flatten(0, 1).numpy()
     key = next(k for k in ("image", "image_aerial", "image_s2", "image_worldview") if k in sample)
     return sample[key].numpy()
 
 
 def compare(name: str, root: Path, monkeypatch) -> int:
-    splits, compared = open_dataset(f"geobench2-{name}", root), 0
+    splits, compared = open_dataset(f"geobench2-{name}", root, **OPTIONS.get(name, {})), 0
     second = open_dataset(f"geobench2-{name}-s2", root) if name == "treesatai" else None
     for split in ("train", "validation", "test"):
         ours, other = getattr(splits, split), theirs(name, split, root, monkeypatch)
@@ -104,7 +115,7 @@ def compare(name: str, root: Path, monkeypatch) -> int:
             assert np.isin(gone[np.isfinite(gone)], [0, 9999, -9999, -10_000]).all(), (
                 "only what it has no value for is NaN"
             )
-            label(name, sample, y.numpy())
+            found(name, sample, y) if name in geobench2_things.WRITERS else label(name, sample, y.numpy())
             compared += 1
     return compared
 
@@ -132,9 +143,25 @@ def label(name: str, sample: dict, ours: np.ndarray) -> None:
         assert np.array_equal(expected, ours)
 
 
-@pytest.mark.parametrize("name", sorted(WRITERS))
+def found(name: str, sample: dict, ours: torch.Tensor) -> None:
+    """The same things; of fields the package has void and background too, and boxes that end one pixel early."""
+    boxes, classes, masks = things(ours)
+    theirs_boxes, theirs_classes = sample["boxes" if name == "pastis_r" else "bbox_xyxy"], sample["label"]
+    if name == "pastis_r":
+        kept = (theirs_classes > 0) & (theirs_classes < 19)
+        theirs_boxes = theirs_boxes[kept] + torch.tensor([0, 0, 1, 1])
+        assert torch.equal(sample["mask"][kept].bool(), masks)
+        assert len(classes) == int(kept.sum())
+        theirs_classes = theirs_classes[kept]
+    if name == "substation":
+        h, w = masks.shape[-2:]
+        assert torch.equal(sample["mask"][:, :h, :w].bool(), masks)  # its masks are 228 x 228 whatever the picture is
+    assert torch.equal(theirs_boxes.float(), boxes) and torch.equal(theirs_classes - 1, classes)
+
+
+@pytest.mark.parametrize("name", sorted({**WRITERS, **geobench2_things.WRITERS}))
 def test_the_package_reads_our_miniatures_and_sees_what_we_see(name, tmp_path, monkeypatch):
-    WRITERS[name](tmp_path)
+    {**WRITERS, **geobench2_things.WRITERS}[name](tmp_path)
     assert compare(name, tmp_path, monkeypatch) == 4
 
 

@@ -61,6 +61,13 @@ def test_fields_of_void_and_background_are_left_out(tmp_path):
     assert y[0].tolist() == [[1, 1, 1, 0], [0, 0, 0, 0]] and y[1, 0].tolist()[:3] == [3, 3, 3]
 
 
+def test_a_bird_without_a_name_is_unknown():
+    birds = Things("boxes in parquet", unnamed="Unknown White")
+    rows = [{"label": label, "xmin": 1, "ymin": 2, "xmax": 5, "ymax": 9} for label in ("Anhinga", None)]
+    y = boxes_of_rows(parquet_bytes(rows), birds, ("Anhinga", "Unknown White"), (SIDE, SIDE), "x")
+    assert y.tolist() == [[0, 1, 2, 5, 9], [1, 1, 2, 5, 9]]
+
+
 def coco(*listed, key="boxes"):
     return json.dumps({key: list(listed)})
 

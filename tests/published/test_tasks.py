@@ -7,9 +7,12 @@ import pytest
 from eosfm.benchmark.tasks import CAPABILITIES, GEO_BENCH_2, PANGAEA, TASKS, where_to_get
 from eosfm.contracts import DataError
 from eosfm.data.catalogue import dataset_names, open_dataset, reader_options
+from eosfm.tasks.kinds import OBJECTS
 from eosfm.tasks.objectives import OBJECTIVES
-from miniatures.geobench2 import WRITERS as GEO_WRITERS
+from miniatures import geobench2, geobench2_things
 from miniatures.pangaea import WRITERS
+
+GEO_WRITERS = {**geobench2.WRITERS, **geobench2_things.WRITERS}
 
 
 @pytest.mark.parametrize("name", PANGAEA)
@@ -51,7 +54,7 @@ def test_geo_bench_2_has_19_tasks_in_nine_overlapping_groups():
     assert set(GEO_BENCH_2) == members and len(members) == 19 and len(CAPABILITIES) == 9 and len(PANGAEA) == 12
     for name, task in GEO_BENCH_2.items():
         assert [g for g in CAPABILITIES if name in CAPABILITIES[g]] == list(task.groups)
-        assert ("detection" in task.groups) == (task.kind == "detection")
+        assert ("detection" in task.groups) == (task.kind in OBJECTS)
         assert "https://hf.co/datasets/aialliance/" in where_to_get(f"geobench2/{name}")
     assert len(CAPABILITIES["core"]) == 12
     assert [n for n, t in GEO_BENCH_2.items() if t.scale is not None] == ["biomassters"]

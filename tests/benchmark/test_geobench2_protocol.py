@@ -13,6 +13,7 @@ from eosfm import commands_bench
 from eosfm.bands import BandSet
 from eosfm.benchmark import measuring, run
 from eosfm.benchmark.adapting import settings_of, task_spec, train, with_probabilities
+from eosfm.benchmark.geobench2_published import RANGES, published
 from eosfm.benchmark.intervals import Interval
 from eosfm.benchmark.leaderboard import Board, Standing, boards
 from eosfm.benchmark.ledger import Ledger
@@ -21,12 +22,13 @@ from eosfm.benchmark.protocol import GeoBench2
 from eosfm.benchmark.run import plan, plan_trials, run_suite
 from eosfm.benchmark.scores import METRICS
 from eosfm.benchmark.suite import Case, Suite, read_suite
+from eosfm.benchmark.tasks import GEO_BENCH_2
 from eosfm.benchmark.trials import best, hyper
 from eosfm.contracts import ConfigError, TrainingError
 from eosfm.data.chips import Splits
 from eosfm.data.streams import StreamedChips
 from eosfm.ensemble import Ensemble
-from eosfm.explain.board_totals import totals
+from eosfm.explain.board_totals import runs_of, totals
 from eosfm.specialists.backbone import FrozenBackbone, plan_pyramid
 from eosfm.specialists.store import save_specialist
 from eosfm.training.energy import EnergyMeter
@@ -164,10 +166,10 @@ def test_trials_that_diverge_are_told_and_the_best_of_the_others_wins(measured, 
 def test_the_search_space_is_the_protocol_s_and_the_same_for_all(measured):
     p, base = GeoBench2(), settings_of(measured.cases[0], 0)
     drawn = [hyper(n, base, p) for n in range(64)]
-    assert drawn == [hyper(n, base, p) for n in range(64)] and len(set(map(str, drawn))) == 64
+    assert drawn == [hyper(n, base, p) for n in range(64)] and len(set(map(repr, drawn))) == 64
     for h in drawn[1:]:
         assert p.search_learning_rate[0] <= h.learning_rate <= p.search_learning_rate[1]
-        assert p.search_weight_decay[0] <= h.weight_decay <= p.search_weight_decay[1]
+        assert h.weight_decay == base.weight_decay  # the published runs did not search it
         assert h.batch_size in p.search_batch_size
         assert h.of(base).learning_rate == h.learning_rate and h.of(base).epochs == base.epochs
     rates = np.log([h.learning_rate for h in drawn[1:]])
@@ -246,7 +248,7 @@ def test_the_page_has_capabilities_modes_trials_and_energy(measured):
     outcome = commands_bench.bench_report(measured.folder.parent / "suite.yaml")
     page = (measured.folder / "report.html").read_text()
     for said in ("full fine-tuning (encoders trained, too)", "frozen encoders", "What trials chose",
-                 "not the leaderboard", "Score over energy", "Capabilities (GEO-Bench-2)", "Published by"):  # fmt: skip
+                 "own range (The-AI-Alliance", "Score over energy", "Capabilities (GEO-Bench-2)", "Published by"):  # fmt: skip
         assert said in page, said
     assert not outcome.failed
 
@@ -257,17 +259,13 @@ def standing(model: str, values: list[float]) -> Standing:
     return Standing(model, whole, tuple(values), None, None, 1, 1, 0.0, None, rows)
 
 
-def test_capabilities_are_the_interquartile_means_of_what_is_there():
-    data = read_suite_data()
-    cases = tuple(
-        Case(name=n, data=data, protocol="geobench2", task=f"geobench2/{t}", mode=m)  # type: ignore[arg-type]
-        for n, t, m in (
-            ("a", "burn_scars", "frozen"),
-            ("b", "pastis", "frozen"),
-            ("c", "burn_scars", "full"),
-            ("d", "pastis", "full"),
-        )
-    )
+def geo_case(name: str, task: str, mode: str) -> Case:
+    return Case(name=name, data=read_suite_data(), protocol="geobench2", task=f"geobench2/{task}", mode=mode)  # type: ignore[arg-type]
+
+
+def test_capabilities_are_scaled_by_the_leaderboard_and_stand_beside_its_rows():
+    cases = (geo_case("a", "burn_scars", "frozen"), geo_case("b", "pastis", "frozen"), geo_case("c", "burn_scars", "full"),
+             geo_case("d", "pastis", "full"))  # fmt: skip
     low, high = [0.2, 0.25, 0.3, 0.35, 0.4], [0.6, 0.65, 0.7, 0.75, 0.8]
     made = [
         Board("a", "miou", True, (standing("ensemble", high), standing("constant", low)), None),
@@ -284,18 +282,57 @@ def test_capabilities_are_the_interquartile_means_of_what_is_there():
     (section,) = totals(Suite(name="x", cases=cases), made)
     table, *notes = section.items
     head = [c.name for c in table.columns]
-    row = dict(zip(head, next(r for r in table.rows if r[0] == "ensemble"), strict=True))
-    burn = [(v - 0.2) / (0.9 - 0.2) for v in high]
-    pastis = [(v - 0.1) / (0.4 - 0.1) for v in low]
-    middle = sorted(burn + pastis)[2:-2]
-    assert row["core (2 of 12)"].startswith(f"{np.mean(middle):.3f} (")
-    fine = dict(zip(head, next(r for r in table.rows if r[0] == "ensemble, fine-tuned"), strict=True))
-    assert fine["multi-temporal (1 of 4)"].startswith(row["multi-temporal (1 of 4)"][:5])
-    assert float(fine["core (2 of 12)"][:5]) > float(row["core (2 of 12)"][:5])
-    assert not notes and not [r for r in table.rows if r[0] == "odd"], "four seeds are too few"
+    rows = {r[0]: dict(zip(head, r, strict=True)) for r in table.rows}
+
+    def scaled(task: str, values: list[float]) -> list[float]:
+        least, most = RANGES[task]
+        return [(v - least) / (most - least) for v in values]
+
+    middle = sorted(scaled("burn_scars", high) + scaled("pastis", low))[2:-2]
+    assert rows["ensemble"]["core (2 of 12)"].startswith(f"{np.mean(middle):.3f} (")
+    multi = f"{np.mean(sorted(scaled('pastis', low))[1:-1]):.3f}"
+    assert rows["ensemble, fine-tuned"]["multi-temporal (1 of 4)"].startswith(multi)
+    theirs = [r.score for r in published("frozen") if r.backbone == "dofa_large_patch16_224" and r.dataset == "pastis"]
+    said = rows["PUBLISHED: frozen, dofa_large_patch16_224"]["multi-temporal (1 of 4)"]
+    assert said.startswith(f"{np.mean(sorted(scaled('pastis', theirs))[1:-1]):.3f} (")
+    assert sum(n.startswith("PUBLISHED: frozen") for n in rows) == 10 and sum("PUBLISHED: full" in n for n in rows) == 3
+    order = list(rows)
+    assert max(order.index(n) for n in ("ensemble", "constant")) < min(
+        i for i, n in enumerate(order) if "PUBLISHED" in n
+    )
+    assert not notes and "odd" not in rows, "four seeds are too few"
     few = replace(made[1], standings=(standing("odd", low[:4]), standing("even", low[:3])))
     (again,) = totals(Suite(name="x", cases=cases[1:2]), [few])
     assert again.items and all("no model has 5 seeds on each of pastis" in n.text for n in again.items)
+
+
+def test_an_error_in_tonnes_becomes_the_leaderboard_s_score():
+    """Its RMSE is of biomass divided by 289.89: in t/ha the same formula would give scores of -10."""
+    board = Board("a", "rmse", False, (standing("ensemble", [52.0] * 5),), None)
+    run = runs_of([("biomassters", "frozen", board)])[0]
+    assert run.score == pytest.approx(1 - 52.0 / 289.89 * 0.2537951171398163)
+    assert RANGES["biomassters"][0] < run.score < RANGES["biomassters"][1]
+
+
+def test_published_rows_lie_in_the_published_ranges():
+    """The full submission is one of the two that the ranges are made of: it must not leave them, and has some of their ends."""
+    full, frozen = published("full"), published("frozen")
+    assert len(full) == 3 * 19 * 5 and len(frozen) == 10 * 15 * 5 and set(RANGES) == set(GEO_BENCH_2)
+    for r in full:
+        assert RANGES[r.dataset][0] - 5e-6 <= r.score <= RANGES[r.dataset][1] + 5e-6, r
+    ends = {r.dataset for r in full if any(abs(r.score - end) < 6e-6 for end in RANGES[r.dataset])}
+    nine = "dynamic_earthnet fotw burn_scars pastis benv2 kuro_siwo spacenet7 biomassters so2sat"
+    assert ends == set(nine.split())
+    for runs in (full, frozen):
+        assert len({(r.backbone, r.dataset, r.seed) for r in runs}) == len(runs)
+
+
+def test_detection_trains_in_batches_of_eight_which_no_trial_changes():
+    case = replace(geo_case("a", "everwatch", "frozen"), fit=None)
+    config = settings_of(case, 0)
+    assert config.batch_size == 8 and settings_of(replace(case, task="geobench2/pastis"), 0).batch_size == 16
+    tried = [hyper(n, config, GeoBench2(), things=True) for n in range(12)]
+    assert {h.batch_size for h in tried} == {8} and len({h.learning_rate for h in tried}) == 12
 
 
 def test_distance_to_best_is_among_the_models_measured_here(measured):

@@ -20,10 +20,12 @@ from eosfm.benchmark.scores import (
     multilabel_table,
     regression_table,
     rule,
+    things_table,
     value,
 )
 from eosfm.contracts import ConfigError, DataError
 from eosfm.tasks.kinds import IGNORE, KINDS
+from miniatures.things import drawn_batch
 
 K = 4
 
@@ -50,6 +52,8 @@ def table(metric: str, seed: int, n: int = 30) -> np.ndarray:
         return confusion_table(*maps(seed, n), K)
     if made == "multilabel":
         return multilabel_table(*many(seed, n))
+    if made == "things":
+        return things_table(*drawn_batch("instances" if "masks" in metric else "detection", seed, n))
     if made == "confidence":
         return confidence_table(rng.dirichlet([1] * K, n), rng.integers(0, K, n))
     y = rng.normal(3, 2, (n, 2, 2))

@@ -83,7 +83,9 @@ def parquet_bytes(rows: list[dict[str, Any]], metadata: Mapping[bytes, bytes] | 
     """A table in parquet; GeoParquet is one whose ``metadata`` say so."""
     stream = io.BytesIO()
     table = pyarrow.Table.from_pandas(pandas.DataFrame(rows))
-    pyarrow.parquet.write_table(table.replace_schema_metadata({**(table.schema.metadata or {}), **(metadata or {})}), stream)
+    pyarrow.parquet.write_table(
+        table.replace_schema_metadata({**(table.schema.metadata or {}), **(metadata or {})}), stream
+    )
     return stream.getvalue()
 
 

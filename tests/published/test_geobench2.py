@@ -24,7 +24,8 @@ from miniatures.geobench2 import SIDE, WRITERS
 from miniatures.real_ones import SHARED
 from miniatures.tortillas import pack
 
-NAMES = [*(f"geobench2-{n}" for n, s in SHEETS.items() if isinstance(s.label, Mask | str)), *(f"geobench2-{n}-s2" for n in S2_SHEETS)]
+PIXELS = [n for n, s in SHEETS.items() if isinstance(s.label, Mask | str)]
+NAMES = [*(f"geobench2-{n}" for n in PIXELS), *(f"geobench2-{n}-s2" for n in S2_SHEETS)]
 DATES = {"biomassters": 12, "dynamic_earthnet": 6, "fotw": 2, "kuro_siwo": 3, "pastis": 6}
 
 

@@ -52,7 +52,12 @@ CLASS = {
     "substation": ("Substation", {}),
     "pastis_r": (
         "PASTIS",
-        {"band_order": {"s2": S2_10}, "num_time_steps": 6, "temporal_output_format": "TCHW", "label_type": "instance_seg"},
+        {
+            "band_order": {"s2": S2_10},
+            "num_time_steps": 6,
+            "temporal_output_format": "TCHW",
+            "label_type": "instance_seg",
+        },
     ),
     "treesatai": ("TreeSatAI", {"band_order": {"aerial": ["nir", "green", "blue", "red"], "s2": TREES}}),
 }

@@ -11,7 +11,13 @@ import torch
 from eosfm.contracts import DataError
 from eosfm.data.catalogue import open_dataset
 from eosfm.data.published.geobench2_tables import SHEETS
-from eosfm.data.published.geobench2_things import Things, boxes_of_json, boxes_of_rows, instances_of_json, instances_of_maps
+from eosfm.data.published.geobench2_things import (
+    Things,
+    boxes_of_json,
+    boxes_of_rows,
+    instances_of_json,
+    instances_of_maps,
+)
 from eosfm.tasks.boxes import NONE, things
 from miniatures.geobench2_things import SIDE, WRITERS
 from miniatures.tortillas import hdf5_text_bytes, pack, parquet_bytes, tif_bytes
@@ -126,7 +132,7 @@ def test_strange_polygons_and_tables_are_refused_in_a_sentence():
 def test_a_damaged_annotation_names_its_sample(damage, tmp_path):
     sheet = SHEETS["nzcattle"]
     rows = {}
-    for i, split in enumerate(("train", "validation", "test")):
+    for i in range(3):
         image = ("GTiff", tif_bytes(np.full((3, SIDE, SIDE), 9, np.uint8)))
         rows[f"s{i}"] = ("TORTILLA", pack({"image": image, "annotations": ("HDF5", damage or b"x")}))
     facts = {f"s{i}": {"tortilla:data_split": s} for i, s in enumerate(("train", "validation", "test"))}

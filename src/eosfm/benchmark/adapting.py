@@ -23,6 +23,7 @@ from eosfm.benchmark.ledger import Measured
 from eosfm.benchmark.protocol import GeoBench2, Pangaea
 from eosfm.benchmark.scores import METRICS
 from eosfm.benchmark.suite import CONSTANT, GEOBENCH2, PANGAEA, SCRATCH, Case
+from eosfm.benchmark.tasks import TASKS
 from eosfm.benchmark.trials import Hyper
 from eosfm.contracts import ConfigError
 from eosfm.data.chips import ChipSet, Splits
@@ -52,8 +53,11 @@ class Trained:
 
 def settings_of(case: Case, seed: int) -> FitConfig:
     """How a case trains, its trials aside."""
-    protocol = GeoBench2() if case.protocol == GEOBENCH2 else Pangaea()
-    return replace(case.fit or protocol.fit_config(seed), seed=seed)
+    if case.fit is not None or case.protocol != GEOBENCH2:
+        return replace(case.fit or Pangaea().fit_config(seed), seed=seed)
+    things = case.benchmark_task in TASKS and TASKS[case.benchmark_task].kind in OBJECTS
+    config = GeoBench2().fit_config(seed)
+    return replace(config, batch_size=GeoBench2().detection_batch_size) if things else config
 
 
 def train(

@@ -55,7 +55,7 @@ class Run:
 
 
 def higher_is_better(dataset: str, metric: str, score: float) -> float:
-    """A test metric as the leaderboard scores it: BioMassters' RMSE (in units of the labels' std) turned round."""
+    """A test metric as the leaderboard scores it: BioMassters' RMSE (in units of 289.89 t/ha) turned round."""
     return 1 - score * BIOMASSTERS_STD if dataset == "biomassters" and "rmse" in metric.lower() else score
 
 

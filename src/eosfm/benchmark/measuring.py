@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 
@@ -35,6 +34,7 @@ from eosfm.seeding import purpose_seed
 from eosfm.specialists.store import load_specialist
 from eosfm.specialists.zoo import ZooEntry, find
 from eosfm.tasks.boxes import joined_labels
+from eosfm.tasks.kinds import OBJECTS
 from eosfm.training.energy import EnergyMeter
 from eosfm.training.settings import Progress
 
@@ -170,7 +170,7 @@ def _finite(metric: dict[str, Any]) -> dict[str, Any] | None:
 def _trial(job: Job, build: Any, splits: Splits, meter: EnergyMeter, options: dict[str, Any]) -> Row:
     assert job.trial is not None
     config = settings_of(job.case, job.seed)
-    tries, problem, validation = hyper(job.trial, config, GeoBench2()), "", None
+    tries, problem, validation = hyper(job.trial, config, GeoBench2(), things=splits.train.kind in OBJECTS), "", None
     with meter.measure(f"{job.model}-trial") as energy:
         try:
             validation = train(job.model, job.case, build, splits, tries.of(config), **options).validation

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from eosfm.benchmark.iqm import BIOMASSTERS_STD, CAPABILITIES
 from eosfm.contracts import DataError, known
 from eosfm.data.published.geobench2_tables import SHEETS
 from eosfm.data.published.pangaea_layouts import LAYOUTS
@@ -39,7 +40,7 @@ class Task:
     groups: tuple[str, ...] = ()
     """GEO-Bench-2's capabilities"""
     scale: float | None = None
-    """GEO-Bench-2 turns an error into a score: ``1 - metric * scale``"""
+    """GEO-Bench-2 turns an error into a score: ``1 - metric * scale``, here of an error in our unit"""
 
 
 _ROWS: tuple[tuple[str, Kind, int, str, int, int, str], ...] = (
@@ -99,22 +100,6 @@ PANGAEA: dict[str, Task] = {
     for name, kind, classes, bands, dates, chip, note in _ROWS
 }
 
-CAPABILITIES: dict[str, tuple[str, ...]] = {
-    "core": ("kuro_siwo", "pastis", "burn_scars", "cloudsen12", "flair2", "spacenet7", "benv2", "treesatai", "biomassters",
-             "fotw", "substation", "everwatch"),
-    "pixel-wise": ("kuro_siwo", "pastis", "burn_scars", "spacenet2", "cloudsen12", "caffe", "flair2", "dynamic_earthnet",
-                   "biomassters", "spacenet7", "fotw"),
-    "classification": ("so2sat", "forestnet", "benv2", "treesatai"),
-    "detection": ("substation", "everwatch", "nzcattle", "pastis_r"),
-    "multi-temporal": ("kuro_siwo", "pastis", "biomassters", "dynamic_earthnet"),
-    "under 10 m": ("spacenet2", "treesatai", "flair2", "dynamic_earthnet", "spacenet7"),
-    "10 m and above": ("biomassters", "so2sat", "kuro_siwo", "cloudsen12", "pastis", "benv2", "forestnet", "burn_scars",
-                       "caffe", "fotw"),
-    "rgb and nir": ("flair2", "treesatai", "dynamic_earthnet", "spacenet7", "fotw"),
-    "multi-spectral": ("benv2", "biomassters", "pastis", "so2sat", "cloudsen12", "spacenet2", "burn_scars", "fotw"),
-}  # fmt: skip
-"""GEO-Bench-2's nine overlapping groups -> data sets, from the leaderboard's code"""
-
 _KINDS: dict[str, tuple[Kind, str]] = {
     **dict.fromkeys(CAPABILITIES["pixel-wise"], ("segmentation", "miou")),
     **dict.fromkeys(("everwatch", "nzcattle"), ("detection", "map-boxes")),
@@ -125,12 +110,12 @@ _KINDS: dict[str, tuple[Kind, str]] = {
     "treesatai": ("multilabel", "f1"),
     "biomassters": ("regression", "rmse"),
 }
-_BIOMASSTERS_STD = 0.2537951171398163
+_BIOMASSTERS = BIOMASSTERS_STD / 289.89  # its package divides t/ha by 289.89
 _DATES = {"biomassters": 12, "dynamic_earthnet": 6, "fotw": 2, "kuro_siwo": 3, "pastis": 6, "pastis_r": 12}
 _CHIP = {
     "benv2": 120, "biomassters": 256, "burn_scars": 512, "caffe": 512, "cloudsen12": 512, "dynamic_earthnet": 512, "flair2": 512,
-    "everwatch": 512, "forestnet": 332, "fotw": 256, "kuro_siwo": 224, "nzcattle": 500, "pastis": 128, "pastis_r": 128, "so2sat": 32,
-    "spacenet7": 512, "substation": 228, "treesatai": 304,
+    "everwatch": 512, "forestnet": 332, "fotw": 256, "kuro_siwo": 224, "nzcattle": 500, "pastis": 128, "pastis_r": 128,
+    "so2sat": 32, "spacenet7": 512, "substation": 228, "treesatai": 304,
 }  # fmt: skip
 _NOTES = {
     "benv2": "the package calls VH VV, and VV VH; geobench2-benv2-s2 is Sentinel-2 alone",
@@ -158,7 +143,7 @@ def _geo_bench(name: str) -> Task:
     about = SHEETS[name].about
     return Task(
         "GEO-Bench-2", f"geobench2-{name}", kind, metric, len(about.classes), str(about.bands), _DATES.get(name, 1),
-        _CHIP.get(name), _NOTES.get(name, ""), groups, _BIOMASSTERS_STD if name == "biomassters" else None,
+        _CHIP.get(name), _NOTES.get(name, ""), groups, _BIOMASSTERS if name == "biomassters" else None,
     )  # fmt: skip
 
 

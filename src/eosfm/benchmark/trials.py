@@ -41,8 +41,8 @@ class Hyper:
         return f"lr {self.learning_rate:.1e}, decay {self.weight_decay:.1e}, batch {self.batch_size}"
 
 
-def hyper(number: int, base: FitConfig, protocol: GeoBench2) -> Hyper:
-    """What trial ``number`` tries; ``base`` is the training of the case."""
+def hyper(number: int, base: FitConfig, protocol: GeoBench2, *, things: bool = False) -> Hyper:
+    """What trial ``number`` tries; ``base`` is the training of the case. ``things``: of detection the batch size is fixed."""
     if number == 0:
         return Hyper(learning_rate=base.learning_rate, weight_decay=base.weight_decay, batch_size=base.batch_size)
     rng = np.random.default_rng(purpose_seed(0, "trial", number))
@@ -51,8 +51,8 @@ def hyper(number: int, base: FitConfig, protocol: GeoBench2) -> Hyper:
         return float(f"{np.exp(rng.uniform(np.log(low), np.log(high))):.3g}")
 
     return Hyper(
-        learning_rate=between(*protocol.search_learning_rate), weight_decay=between(*protocol.search_weight_decay),
-        batch_size=int(rng.choice(protocol.search_batch_size)),
+        learning_rate=between(*protocol.search_learning_rate), weight_decay=base.weight_decay,
+        batch_size=base.batch_size if things else int(rng.choice(protocol.search_batch_size)),
     )  # fmt: skip
 
 

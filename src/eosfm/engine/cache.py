@@ -226,7 +226,9 @@ def cached_features(
         parts: list[list[Part]] = [[_joined(view) for view in row] for row in kept]
     else:
         parts = [[_OnDisk(f) for f in row] for row in files]
-    return Features(parts, joined_labels(labels), turns, chips.size if getattr(chips, "kind", "") == "detection" else None)
+    return Features(
+        parts, joined_labels(labels), turns, chips.size if getattr(chips, "kind", "") == "detection" else None
+    )
 
 
 def can_pool(ensemble: Ensemble, kind: str) -> bool:

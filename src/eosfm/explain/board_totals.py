@@ -1,6 +1,7 @@
 """What several cases say together: GEO-Bench-2's interquartile mean per capability, PANGAEA's Distance To Best.
 
-Both depend on who else is listed. Here that is the models of the suite and nobody else: no published figure enters.
+The first is scaled by the leaderboard's published ranges, and its published rows stand beside ours, marked. The second depends
+on who else is listed: here the models of the suite and nobody else.
 """
 
 from __future__ import annotations
@@ -8,17 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from eosfm.benchmark.dtb import ReferenceTable, distance_to_best
-from eosfm.benchmark.iqm import (
-    CAPABILITIES,
-    REQUIRED_SEEDS,
-    Aggregate,
-    Run,
-    aggregate,
-    higher_is_better,
-    make_normaliser,
-)
+from eosfm.benchmark.geobench2_published import LEADERBOARD, SOURCE, published
+from eosfm.benchmark.iqm import CAPABILITIES, REQUIRED_SEEDS, Aggregate, Run, aggregate
 from eosfm.benchmark.leaderboard import Board
 from eosfm.benchmark.suite import Suite
+from eosfm.benchmark.tasks import GEO_BENCH_2
 from eosfm.contracts import DataError
 from eosfm.report.document import Cell, Column, Item, Note, Section, Table
 
@@ -41,19 +36,28 @@ def totals(suite: Suite, boards: Sequence[Board]) -> list[Section]:
 
 def runs_of(cases: Named) -> list[Run]:
     """One run a row; a fully fine-tuned model is another backbone than the frozen one."""
-    return [
-        Run(s.model if mode == "frozen" else f"{s.model}, fine-tuned", task, int(row["seed"]),
-            higher_is_better(task, board.metric, value))
-        for task, mode, board in cases for s in board.standings for row, value in zip(s.rows, s.values, strict=True)
-    ]  # fmt: skip
+    out = []
+    for task, mode, board in cases:
+        scale = GEO_BENCH_2[task].scale
+        for s in board.standings:
+            name = s.model if mode == "frozen" else f"{s.model}, fine-tuned"
+            for row, value in zip(s.rows, s.values, strict=True):
+                score = value if scale is None or board.metric != "rmse" else 1 - value * scale
+                out.append(Run(name, task, int(row["seed"]), score))
+    return out
 
 
 def _capabilities(cases: Named) -> Section:
     runs, here = runs_of(cases), {t for t, _, _ in cases}
     about = [
-        "Interquartile mean of normalised scores over data sets and seeds. Each data set is scaled by the least and greatest "
-        "score of this suite's rows, and only data sets measured here enter: not the leaderboard's number, nor comparable.",
+        "Interquartile mean of normalised scores over data sets and seeds, each data set scaled by the leaderboard's own range "
+        f"({SOURCE}): 0 and 1 are the least and greatest score of its base submissions, and a model may lie beyond. Only data "
+        "sets measured here enter, for all rows alike.",
+        "Rows marked PUBLISHED are computed from the leaderboard's rows for the same data sets. They were not measured here: "
+        "other training, 16 trials of learning rate and batch size for each, and the package's reading of the data, which "
+        "differs for some tasks (docs/tasks.md says where).",
     ]
+    others = {f"PUBLISHED: {m}": published(m) for m in dict.fromkeys(m for _, m, _ in cases)}
     table: dict[str, dict[str, Aggregate]] = {}
     items: list[Item] = []
     columns: dict[str, str] = {}
@@ -61,23 +65,26 @@ def _capabilities(cases: Named) -> Section:
         names = [m for m in members if m in here]
         if not names:
             continue
-        whole = {b for b in {r.backbone for r in runs} if all(_seeds(runs, b, n) >= REQUIRED_SEEDS for n in names)}
-        if not whole:
+        mine = _whole(runs, names)
+        if not mine:
             items.append(
                 Note(f"{group}: no model has {REQUIRED_SEEDS} seeds on each of {', '.join(names)}, as is required")
             )
             continue
         try:
-            ranges = make_normaliser([r for r in runs if r.dataset in names], f"the {len(runs)} rows of this suite")
-            found = aggregate([r for r in runs if r.backbone in whole], ranges, names)
-        except DataError as e:
+            found = aggregate(mine, LEADERBOARD, names)
+        except DataError as e:  # a task that two cases measure
             items.append(Note(f"{group}: {e}"))
             continue
         columns[group] = f"{group} ({len(names)} of {len(members)})"
         for a in found:
             table.setdefault(a.backbone, {})[group] = a
+        for label, theirs in others.items():
+            if known_to_them := _whole(theirs, names):
+                for a in aggregate(known_to_them, LEADERBOARD, names):
+                    table.setdefault(f"{label}, {a.backbone}", {})[group] = a
     if table:
-        order = sorted(table, key=lambda b: -max(a.value for a in table[b].values()))
+        order = sorted(table, key=lambda b: (b.startswith("PUBLISHED"), -max(a.value for a in table[b].values())))
         rows: list[list[Cell | str]] = [[b, *(_cell(table[b].get(g)) for g in columns)] for b in order]
         head = [
             Column("model"),
@@ -86,6 +93,12 @@ def _capabilities(cases: Named) -> Section:
         caption = f"Interquartile means with 95 % of resamples of seeds; {REQUIRED_SEEDS} seeds a data set."
         items.insert(0, Table(head, rows, caption))
     return Section("Capabilities (GEO-Bench-2)", about, items)
+
+
+def _whole(runs: Sequence[Run], names: Sequence[str]) -> list[Run]:
+    """The runs of backbones that have enough seeds on each of ``names``."""
+    whole = {b for b in {r.backbone for r in runs} if all(_seeds(runs, b, n) >= REQUIRED_SEEDS for n in names)}
+    return [r for r in runs if r.backbone in whole and r.dataset in names]
 
 
 def _seeds(runs: Sequence[Run], backbone: str, dataset: str) -> int:

@@ -77,8 +77,8 @@ def require_instances(y: Tensor, classes: int, where: str) -> None:
     if bool(((c[things] < 0) | (c[things] >= classes)).any()):
         raise DataError(f"{where}: class {int(c[things].max())} of an instance; expected 0 to {classes - 1}")
     for chip in y.reshape(-1, 2, *y.shape[-2:]):
-        pairs = chip[:, chip[0] > 0].unique(dim=1)
-        if pairs.shape[1] != len(pairs[0].unique()):
+        pairs: Tensor = torch.unique(chip[:, chip[0] > 0], dim=1)
+        if pairs.shape[1] != len(torch.unique(pairs[0])):
             raise DataError(f"{where}: an instance has pixels of two classes; expected one class for each")
 
 
@@ -90,7 +90,7 @@ def things(y: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
     if y.ndim == 2:
         held = y[y[:, 0] != NONE]
         return held[:, 1:].float(), held[:, 0].long(), None
-    numbers = y[0].unique()
+    numbers = torch.unique(y[0])
     masks = y[0] == numbers[numbers > 0][:, None, None]
     classes = [int(y[1][m][0]) for m in masks]
     boxes = [_around(m) for m in masks]

@@ -7,10 +7,12 @@ ours differs: Mask R-CNN's heads have torchvision's own layers, without TerraTor
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
@@ -19,6 +21,7 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign, nms
+from torchvision.ops.poolers import initLevelMapper
 
 from eosfm.contracts import PYRAMID_STRIDES, Pyramid
 from eosfm.tasks.boxes import BOX, CELLS, MASK, NONE, SCORE, stacked, things
@@ -47,10 +50,10 @@ class DetectionHead(nn.Module):
             nms_thresh=0.7,
         )  # fmt: skip
         self.roi = RoIHeads(
-            MultiScaleRoIAlign(names, 7, 2), TwoMLPHead(channels * 7**2, HIDDEN), FastRCNNPredictor(HIDDEN, classes + 1),
+            _pooler(names, 7), TwoMLPHead(channels * 7**2, HIDDEN), FastRCNNPredictor(HIDDEN, classes + 1),
             fg_iou_thresh=0.5, bg_iou_thresh=0.5, batch_size_per_image=512, positive_fraction=0.25, bbox_reg_weights=None,
             score_thresh=LEAST_SCORE, nms_thresh=0.5, detections_per_img=MOST,
-            mask_roi_pool=MultiScaleRoIAlign(names, CELLS // 2, 2) if masks else None,
+            mask_roi_pool=_pooler(names, CELLS // 2) if masks else None,
             mask_head=MaskRCNNHeads(channels, (channels,) * 4, 1) if masks else None,
             mask_predictor=MaskRCNNPredictor(channels, channels, classes + 1) if masks else None,
         )  # fmt: skip
@@ -84,6 +87,15 @@ class DetectionHead(nn.Module):
         return torch.cat(parts, 1)
 
 
+def _pooler(names: list[str], side: int) -> MultiScaleRoIAlign:
+    """Boxes cut out of the levels. torchvision guesses the strides from the first image's size, wrongly where it was padded."""
+    out = MultiScaleRoIAlign(names, side, 2)
+    out.scales = [1 / s for s in PYRAMID_STRIDES]
+    finest, coarsest = (int(math.log2(s)) for s in (PYRAMID_STRIDES[0], PYRAMID_STRIDES[-1]))
+    out.map_levels = initLevelMapper(finest, coarsest, out.canonical_scale, out.canonical_level)
+    return out
+
+
 def _target(y: Tensor) -> dict[str, Tensor]:
     boxes, classes, masks = things(y)
     out = {"boxes": boxes.to(y.device), "labels": (classes + 1).to(y.device)}  # 0 is the background
@@ -107,11 +119,18 @@ def suppressed(predictions: Tensor, score: float, overlap: float) -> Tensor:
 
 
 def pasted(rows: Tensor, size: tuple[int, int]) -> Tensor:
-    """Masks ``(m, h, w)`` of the predictions ``rows`` ``(m, 6 + 28 * 28)`` of one image of ``size``: cells of 0.5 and more."""
-    from torchvision.models.detection.roi_heads import paste_masks_in_image
+    """Masks ``(m, h, w)`` of the predictions ``rows`` ``(m, 6 + 28 * 28)`` of one image of ``size``: 0.5 and more.
 
+    Cells are read at the pixels' centres. torchvision's own pasting rounds boxes to whole pixels and so grows masks by up to
+    one on each side: a square of 10 pixels found exactly would overlap itself by 0.83.
+    """
+    h, w = size
+    x1, y1, x2, y2 = rows[:, BOX].unbind(1)
+    x, y = torch.arange(w) + 0.5, torch.arange(h) + 0.5
+    across = (x - x1[:, None]) / (x2 - x1).clamp(min=1e-6)[:, None]  # 0 to 1 inside
+    down = (y - y1[:, None]) / (y2 - y1).clamp(min=1e-6)[:, None]
+    inside = ((down > 0) & (down < 1))[:, :, None] & ((across > 0) & (across < 1))[:, None]
+    grid = torch.stack([across[:, None].expand(-1, h, -1), down[:, :, None].expand(-1, -1, w)], -1) * 2 - 1
     cells = rows[:, MASK:].reshape(-1, 1, CELLS, CELLS)
-    if not len(cells):
-        return torch.zeros((0, *size), dtype=torch.bool)
-    out: Tensor = paste_masks_in_image(cells, rows[:, BOX], size)[:, 0] >= 0.5
-    return out
+    out = F.grid_sample(cells, grid, padding_mode="border", align_corners=False)[:, 0] >= 0.5
+    return out & inside

@@ -47,8 +47,8 @@ OBJECTIVES: dict[str, Objective] = {
     "classification": Objective(("cross-entropy", "focal"), "accuracy", True),
     "multilabel": Objective(("binary-cross-entropy",), "map", True),
     "regression": Objective(("mse", "l1", "huber"), "rmse", False),
-    "detection": Objective(("faster-rcnn",), "map", True),
-    "instances": Objective(("mask-rcnn",), "map", True),
+    "detection": Objective(("faster-rcnn",), "map-boxes", True),
+    "instances": Objective(("mask-rcnn",), "map-masks", True),
 }
 assert tuple(OBJECTIVES) == KINDS
 
@@ -127,7 +127,7 @@ def make_metrics(kind: str, classes: int) -> MetricCollection:
             "f1": MultilabelF1Score(classes, average="micro"),
         }
     elif kind in OBJECTS:
-        metrics = {"map": ObjectPrecision()}
+        metrics = {OBJECTIVES[kind].monitor: ObjectPrecision()}
     else:
         metrics = {"rmse": MeanSquaredError(squared=False), "mae": MeanAbsoluteError(), "r2": R2Score()}
     return MetricCollection(metrics)

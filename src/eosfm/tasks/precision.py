@@ -49,7 +49,8 @@ def matched_chip(rows: Tensor, y: Tensor) -> Array:
             mine, theirs = np.nonzero(out[: len(rows), 0] == c)[0], np.nonzero(classes.numpy() == c)[0]
             right[mine[:MOST]] = _greedy(overlap[np.ix_(mine[:MOST], theirs)])
             right[mine[MOST:]] = np.nan
-    return out[~np.isnan(out[:, 2:]).any(1) | np.isnan(out[:, 1])]
+    kept: Array = out[~np.isnan(out[:, 2:]).any(1) | np.isnan(out[:, 1])]
+    return kept
 
 
 def _greedy(overlap: Array) -> Array:

@@ -180,7 +180,7 @@ class _Report(Callback):
         shown = [
             f"{k} {float(v):.3f}"
             for k, v in trainer.callback_metrics.items()
-            if k in ("miou", "accuracy", "map", "rmse", "reconstruction")
+            if k in ("miou", "accuracy", "map", "map-boxes", "map-masks", "rmse", "reconstruction")
         ]
         self.line = " | " + " ".join(shown[:1]) if shown else ""
 

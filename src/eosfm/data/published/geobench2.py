@@ -112,7 +112,11 @@ class _Read:
         label = self.sheet.label
         if isinstance(label, str):
             return self.labels[key]
-        return self._mask(label, path, inside, key) if isinstance(label, Mask) else self._things(label, path, inside, key, size)
+        return (
+            self._mask(label, path, inside, key)
+            if isinstance(label, Mask)
+            else self._things(label, path, inside, key, size)
+        )
 
     def _things(
         self, things: written.Things, path: Path, inside: Sequence[Item], key: str, size: tuple[int, int]
@@ -120,7 +124,8 @@ class _Read:
         where, classes = f"{path}, {key}", self.sheet.about.classes
         if things.form == "maps":
             number, crop = (
-                hdf5_array(read_item(path, _item(inside, name, where)), "data", where) for name in ("instance", "semantic")
+                hdf5_array(read_item(path, _item(inside, name, where)), "data", where)
+                for name in ("instance", "semantic")
             )
             known_crops = {v: v - 1 for v in range(1, len(crops.CLASSES))}
             return written.instances_of_maps(number, crop[0] if crop.ndim == 3 else crop, known_crops, where)

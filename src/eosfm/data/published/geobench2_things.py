@@ -81,7 +81,9 @@ def instances_of_json(text: str, things: Things, classes: Sequence[str], size: t
         for polygon in polygons:
             corners = _numbers(polygon, where)
             if len(corners) < 6 or len(corners) % 2:
-                raise DataError(f"{where}: a polygon of {len(corners)} numbers; expected x and y of three corners or more")
+                raise DataError(
+                    f"{where}: a polygon of {len(corners)} numbers; expected x and y of three corners or more"
+                )
             ImageDraw.Draw(layer).polygon(list(zip(corners[::2], corners[1::2], strict=True)), fill=1)
         inside = np.asarray(layer) > 0
         out[0, inside], out[1, inside] = number, _class(one, things, classes, where)

@@ -356,7 +356,11 @@ def test_true_is_not_a_number(data: dict, says: str):
     from eosfm.config import read_record
     from eosfm.runs import AdaptRun
 
-    sound = {"name": "x", "data": {"kind": "synthetic", "bands": "naip:R@8bit"}, "fit": {"augment": True, "epochs": "3"}}
+    sound = {
+        "name": "x",
+        "data": {"kind": "synthetic", "bands": "naip:R@8bit"},
+        "fit": {"augment": True, "epochs": "3"},
+    }
     run = read_record(AdaptRun, sound, "x")
     assert run.fit.augment is True and run.fit.epochs == 3
     with pytest.raises(EosfmError, match=says):

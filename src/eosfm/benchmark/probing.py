@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from eosfm.benchmark.backbones import Backbone
 from eosfm.benchmark.baselines import ConstantPredictor
 from eosfm.benchmark.intervals import Interval, interval
 from eosfm.benchmark.ledger import Measured
-from eosfm.benchmark.probe import Features, ProbeResult, knn_probe, linear_probe, pooled_features
+from eosfm.benchmark.probe import Features, ProbeResult, kept_features, knn_probe, linear_probe, pooled_features
 from eosfm.benchmark.protocol import FrozenProbe
 from eosfm.benchmark.scores import METRICS, confusion_table, multilabel_table
 from eosfm.benchmark.suite import CONSTANT, RANDOM, STATISTICS
@@ -30,8 +31,12 @@ STANDARDISED = FrozenProbe(standardise=True)
 FILTERS = 160
 
 
-def probe(model: str, build: Callable[[], Ensemble | Backbone], splits: Splits, seed: int) -> Measured:
+def probe(
+    model: str, build: Callable[[], Ensemble | Backbone], splits: Splits, seed: int, cache_folder: Path | None = None
+) -> Measured:
     """Linear probe (the main score) and k-NN of ``model`` on the test scenes; with every score.
+
+    Features of specialists are kept in ``cache_folder``; with or without one the scores are the same.
 
     Raises:
         DataError: not scenes, or several dates.
@@ -56,7 +61,10 @@ def probe(model: str, build: Callable[[], Ensemble | Backbone], splits: Splits, 
         ensemble = build().eval()
         count = sum(p.numel() for p in ensemble.encoders.parameters())
         weights = ensemble.sha256 if isinstance(ensemble, Backbone) else ""
-        train, check, test = (pooled_features(ensemble, p) for p in parts)
+        if isinstance(ensemble, Backbone):
+            train, check, test = (pooled_features(ensemble, p) for p in parts)
+        else:
+            train, check, test = (kept_features(ensemble, p, cache_folder) for p in parts)
     linear, near = linear_probe(train, check, test, STANDARDISED), knn_probe(train, test, STANDARDISED)
     metrics = [_named("linear", m, r) for m, r in linear.scores.items()]
     metrics += [_named("5-nn", m, r) for m, r in near.scores.items()]

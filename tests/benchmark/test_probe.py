@@ -12,7 +12,8 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.neighbors import KNeighborsClassifier
 
 from eosfm.bands import BandSet
-from eosfm.benchmark.probe import Features, fit_logistic, kept_features, knn_probe, linear_probe, pooled_features
+from eosfm.benchmark.probe import Features, fit_logistic, knn_probe, linear_probe, pooled_features
+from eosfm.benchmark.probing import kept_features
 from eosfm.benchmark.protocol import FrozenProbe
 from eosfm.contracts import DataError
 from eosfm.data.chips import Chips

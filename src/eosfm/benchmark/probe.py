@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -24,7 +23,6 @@ from eosfm.benchmark.protocol import FrozenProbe
 from eosfm.benchmark.scores import METRICS, confidence_table, confusion_table, multilabel_table, value
 from eosfm.contracts import PYRAMID_STRIDES, DataError, Encoder, Pyramid
 from eosfm.data.chips import ChipSet
-from eosfm.engine.cache import cached_features
 from eosfm.ensemble import Ensemble
 from eosfm.specialists.encoder import pad
 
@@ -135,19 +133,6 @@ def pooled_features(
     if isinstance(encoder, Backbone):
         note = f"{encoder.note}; {note}"
     return Features(np.concatenate(rows), np.concatenate(labels), len(chips.classes), note)
-
-
-def kept_features(ensemble: Ensemble, chips: ChipSet, folder: Path | None) -> Features:
-    """`pooled_features` of an ensemble whose fusion is not trained, up to rounding, by the fast plan.
-
-    They are kept in ``folder``, and found again there by whoever pools the same views of the same pixels; None keeps nothing.
-    """
-    kept = cached_features(ensemble, chips, folder=folder, pooled=True)
-    pyramids, labels = kept.batch(range(len(kept)))
-    rows = torch.cat([level.flatten(1) for p in pyramids for level in p], 1).numpy()
-    levels = ", ".join(map(str, range(len(PYRAMID_STRIDES))))
-    note = f"mean over each of levels {levels} of {len(ensemble.views)} views, before the fusion"
-    return Features(rows, labels.numpy(), len(chips.classes), note)
 
 
 def knn_probe(train: Features, test: Features, protocol: FrozenProbe = TORCHGEO_BENCH) -> ProbeResult:

@@ -16,12 +16,13 @@ from eosfm.benchmark.backbones import Backbone
 from eosfm.benchmark.baselines import ConstantPredictor
 from eosfm.benchmark.intervals import Interval, interval
 from eosfm.benchmark.ledger import Measured
-from eosfm.benchmark.probe import Features, ProbeResult, kept_features, knn_probe, linear_probe, pooled_features
+from eosfm.benchmark.probe import Features, ProbeResult, knn_probe, linear_probe, pooled_features
 from eosfm.benchmark.protocol import FrozenProbe
 from eosfm.benchmark.scores import METRICS, confusion_table, multilabel_table
 from eosfm.benchmark.suite import CONSTANT, RANDOM, STATISTICS
-from eosfm.contracts import DataError
+from eosfm.contracts import PYRAMID_STRIDES, DataError
 from eosfm.data.chips import ChipSet, Splits
+from eosfm.engine.cache import cached_features
 from eosfm.ensemble import Ensemble
 from eosfm.seeding import purpose_seed
 from eosfm.statistics import BandStatistics
@@ -72,6 +73,19 @@ def probe(
     trained = train.features.shape[1] * train.classes + train.classes
     note = f"{train.note}; standardised; C = {linear.penalty:.3g}"
     return Measured(_counts(linear, test), metrics, chosen, count + trained, trained, note, weights)
+
+
+def kept_features(ensemble: Ensemble, chips: ChipSet, folder: Path | None) -> Features:
+    """`pooled_features` of an ensemble whose fusion is not trained, up to rounding, by the fast plan.
+
+    They are kept in ``folder``, and found again there by whoever pools the same views of the same pixels; None keeps nothing.
+    """
+    kept = cached_features(ensemble, chips, folder=folder, pooled=True)
+    pyramids, labels = kept.batch(range(len(kept)))
+    rows = torch.cat([level.flatten(1) for p in pyramids for level in p], 1).numpy()
+    levels = ", ".join(map(str, range(len(PYRAMID_STRIDES))))
+    note = f"mean over each of levels {levels} of {len(ensemble.views)} views, before the fusion"
+    return Features(rows, labels.numpy(), len(chips.classes), note)
 
 
 def _named(method: str, metric: str, r: Interval) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """The command line: quick help, light imports, and bad input that ends with exit code 2, one message and no half-written file."""
 
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,8 @@ import yaml
 from eosfm import cli, commands
 from eosfm.bands import BandSet
 from eosfm.inference.raster import georeference, write_scene
+from eosfm.outcomes import no_better
+from eosfm.training.scoring import scores_from
 
 HLS = "hls:all@reflectance"
 PLACE = georeference("EPSG:32631", 500_000.0, 4_800_000.0, 30.0)
@@ -165,8 +169,10 @@ def test_train_adapt_evaluate_predict(monkeypatch, capsys, work):
     code, out, err = call(monkeypatch, capsys, "adapt", "adapt.yaml", "fit.epochs=2")
     assert code == 0, err
     assert "constant predictor" in out and (work / "models" / "burn" / "task.json").exists()
+    warned_as_it_should(out)
     code, out, err = call(monkeypatch, capsys, "evaluate", "models/burn", "adapt.yaml", "--output", "scores.json")
-    assert code == 0 and (work / "scores.json").exists(), err
+    assert code == 0, err
+    assert warned_as_it_should(out) == bool(json.loads((work / "scores.json").read_text())["warnings"])
     image = np.random.default_rng(0).uniform(0, 0.5, (6, 100, 40)).astype(np.float32)
     image[:, :10, :10] = np.nan
     write_scene(work / "scene.tif", image, BandSet.parse(HLS), PLACE)
@@ -175,6 +181,30 @@ def test_train_adapt_evaluate_predict(monkeypatch, capsys, work):
     assert "97.5 % valid" in out
     code, _, err = call(monkeypatch, capsys, "predict", "models/burn", "scene.tif", "map.tif")
     assert code == 2 and "overwrite" in err
+
+
+def warned_as_it_should(out: str) -> bool:
+    """Whether there is a warning; the table and the warning must agree on it."""
+    value, _, constant = re.search(r"^miou +([\d.]+) +([\d.]+ to [\d.]+) +([\d.]+)", out, re.M).groups()
+    warned = "warning: no better than the constant predictor" in out
+    assert warned == (float(value) <= float(constant)), out
+    return warned
+
+
+@pytest.mark.parametrize(
+    ("kind", "table", "constant", "warns"),
+    [
+        ("classification", [[[1, 0], [1, 0]]], [[[1, 0], [1, 0]]], True),
+        ("classification", [[[1, 0], [0, 1]]], [[[1, 0], [1, 0]]], False),
+        ("regression", [[2, 8.0, 4, 10]], [[2, 2.0, 4, 10]], True),
+        ("regression", [[2, 1.0, 4, 10]], [[2, 2.0, 4, 10]], False),
+    ],
+)
+def test_a_model_that_learnt_nothing_is_told(kind, table, constant, warns):
+    """Such a model was stored without a word; of an error, smaller is better."""
+    mine, theirs = (scores_from(kind, np.array(t), ("a", "b"), 0) for t in (table, constant))
+    lines = no_better(mine, theirs, kind)
+    assert [line.startswith("warning: no better than the constant predictor") for line in lines] == [True] * warns
 
 
 def bad(**changes):

@@ -239,7 +239,8 @@ def adapt(
     skipped = [f"skipped {s.specialist}: {s.reason}" for s in ensemble.skipped]
     warnings = [f"warning: {w}" for w in (*splits.train.unit_warnings(), *splits.train.label_warnings())]
     chose = [f"kept {', '.join(c.kept)}; dropped {', '.join(c.dropped) or 'none'}"] if (c := card.chosen) else []
-    return Outcome(card, table=score_table(result, splits), lines=(*warnings, *skipped, *chose, f"stored {folder}"))
+    table, poor = score_table(result, splits)
+    return Outcome(card, table=table, lines=(*warnings, *poor, *skipped, *chose, f"stored {folder}"))
 
 
 def evaluate(
@@ -268,8 +269,9 @@ def evaluate(
             f"the data are {splits.test.bands} with {', '.join(splits.test.classes)}"
         )
     result = score(loaded, splits.test, card.training.seed)
+    table, poor = score_table(result, splits)
     if output is not None:
         facts = {"model": card.name, "weights_sha256": card.weights.sha256, "data_sha256": splits.test.sha256(),
-                 "split": splits.rule, "metrics": [to_plain(m) for m in result.metrics]}  # fmt: skip
+                 "split": splits.rule, "metrics": [to_plain(m) for m in result.metrics], "warnings": poor}  # fmt: skip
         write_json(output, facts)
-    return Outcome(result, table=score_table(result, splits), lines=((f"wrote {output}",) if output else ()))
+    return Outcome(result, table=table, lines=(*poor, *((f"wrote {output}",) if output else ())))

@@ -31,7 +31,7 @@ def bench(
     from eosfm.benchmark.leaderboard import boards
     from eosfm.benchmark.ledger import Ledger
     from eosfm.benchmark.run import plan, plan_trials, run_suite
-    from eosfm.benchmark.suite import read_suite
+    from eosfm.benchmark.suite import read_suite, without_rows
     from eosfm.progress import bar
 
     what = read_suite(suite, overrides or ())
@@ -42,13 +42,16 @@ def bench(
         lines = tuple(str(j) for j in jobs if j.key not in there)
         first = tuple(str(t) for t in plan_trials(what) if t.key not in there)
         tries = (f"{len(first)} trials before them:", *first) if first and lines else ()
-        return Outcome(lines, (f"{len(jobs) - len(lines)} of {len(jobs)} rows are there; missing:", *lines, *tries))
+        never = tuple(f"left out: {p}" for p in without_rows(what))
+        return Outcome(
+            lines, (f"{len(jobs) - len(lines)} of {len(jobs)} rows are there; missing:", *lines, *tries, *never)
+        )
     with bar(f"bench {what.name}") as progress:
         done = run_suite(what, progress, cluster=cluster, workers=workers)
     found = boards(what, done.rows, ledger)
     lines = (
         f"results: {ledger.path} ({len(done.rows)} rows)",
-        *(f"left out: {' '.join(p.split())}" for p in done.left_out),
+        *(f"left out: {' '.join(p.split())}" for p in (*done.unfit, *done.left_out)),
         *(f"not measured: {p}" for p in done.problems),
     )
     again = f"page: eosfm bench report {shlex.quote(str(suite))}"

@@ -44,12 +44,13 @@ def _adapter(cls: Any) -> TypeAdapter[Any]:
 def read_record(cls: type[T], data: object, where: str, *, error: type[EosfmError] = ConfigError) -> T:
     """``data`` (plain lists, dicts, numbers, strings) as a `record` of type ``cls``.
 
+    Numbers may be written as text ("1e-4" is text in YAML 1.1), but true and false are no numbers.
+
     Raises:
         ConfigError: or ``error``; names ``where``, the key path, what was expected and what came.
     """
     try:
         value: T = _adapter(cls).validate_python(data)
-        return value
     except ValidationError as e:
         lines = [f"{where}:"]
         for item in e.errors()[:8]:
@@ -64,6 +65,31 @@ def read_record(cls: type[T], data: object, where: str, *, error: type[EosfmErro
         raise error("\n".join(lines)) from None
     except EosfmError as e:  # a record that contradicts itself
         raise error(f"{where}: {e}") from None
+    if taken := _switches_taken(data, value):
+        lines = [f"  {path}: expected {kind}, and this is a switch (got {came!r})" for path, kind, came in taken[:8]]
+        raise error("\n".join([f"{where}:", *lines]))
+    return value
+
+
+_KINDS = {int: "a whole number", float: "a number"}
+
+
+def _switches_taken(data: object, value: object, path: str = "") -> list[tuple[str, str, bool]]:
+    """(key path, what was expected, what came) wherever true or false was read as 1 or 0, as pydantic does.
+
+    >>> _switches_taken({"epochs": True}, {"epochs": 1})
+    [('epochs', 'a whole number', True)]
+    """
+    if isinstance(data, bool) and not isinstance(value, bool):
+        return [(path, _KINDS.get(type(value), type(value).__name__), data)]
+    pairs: list[tuple[str, object, object]] = []
+    if isinstance(data, dict) and dataclasses.is_dataclass(value):
+        pairs = [(str(k), v, getattr(value, str(k))) for k, v in data.items()]
+    elif isinstance(data, dict) and isinstance(value, dict):
+        pairs = [(str(k), v, value[k]) for k, v in data.items() if k in value]
+    elif isinstance(data, list | tuple) and isinstance(value, list | tuple):
+        pairs = [(str(i), *both) for i, both in enumerate(zip(data, value, strict=True))]
+    return [f for key, d, v in pairs for f in _switches_taken(d, v, f"{path}.{key}" if path else key)]
 
 
 def _keys(cls: Any, path: Sequence[Any]) -> list[str]:

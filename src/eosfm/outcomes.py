@@ -24,8 +24,8 @@ class Outcome:
     failed: bool = False
 
 
-def score_table(result: Scores, splits: object) -> tuple[tuple[str, ...], ...]:
-    """Scores with intervals, a constant predictor beside them; the first row is the header."""
+def score_table(result: Scores, splits: object) -> tuple[tuple[tuple[str, ...], ...], tuple[str, ...]]:
+    """Scores with intervals, a constant predictor beside them (the first row is the header); and what to warn of."""
     from eosfm.benchmark.baselines import ConstantPredictor
     from eosfm.data.chips import Splits
     from eosfm.training.scoring import score
@@ -35,7 +35,23 @@ def score_table(result: Scores, splits: object) -> tuple[tuple[str, ...], ...]:
     rows = [("score (test)", "value", "95 % interval", "constant predictor", "samples")]
     for m, c in zip(result.metrics, constant.metrics, strict=True):
         rows.append((m.name, f"{m.value:.4f}", f"{m.low:.4f} to {m.high:.4f}", f"{c.value:.4f}", str(m.samples)))
-    return tuple(rows)
+    return tuple(rows), no_better(result, constant, splits.test.kind)
+
+
+def no_better(result: Scores, constant: Scores, kind: str) -> tuple[str, ...]:
+    """A warning where ``result`` is no better than a predictor that says the same everywhere, by the main score."""
+    from eosfm.benchmark.trials import LOWER_IS_BETTER
+
+    mine, theirs = ([m.value for m in s.metrics if m.name == result.main] for s in (result, constant))
+    sign = -1 if kind in LOWER_IS_BETTER else 1
+    if not mine or not theirs or sign * mine[0] > sign * theirs[0]:
+        return ()
+    same = "the mean of the training labels" if kind == "regression" else "what is most frequent in the training labels"
+    return (
+        f"warning: no better than the constant predictor, which says {same} everywhere ({result.main} {mine[0]:.4f} against "
+        f"{theirs[0]:.4f} on the test split): a map of this model tells nothing. Check bands, unit and labels; then train "
+        "longer (fit.epochs), or give more labels",
+    )
 
 
 def queue_outcome(results: Sequence[Trained]) -> Outcome:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from eosfm import commands_bench
 from eosfm.benchmark import measuring, run
 from eosfm.benchmark.leaderboard import boards, findings
 from eosfm.benchmark.ledger import Ledger
-from eosfm.benchmark.run import plan, run_suite
+from eosfm.benchmark.run import matched, plan, run_suite
 from eosfm.benchmark.suite import Suite, read_suite
 from eosfm.contracts import ConfigError, CorruptArtifact, EosfmError, ZooError
 from eosfm.specialists.store import save_specialist
@@ -199,6 +200,10 @@ def test_the_page_and_a_dry_run(measured, capsys):
         ("models=[wizard]", "unknown model 'wizard'.*ensemble"),
         ("seeds=[0,0]", "seeds: expected one or more, each once"),
         ("cases.0.labels=2", "share of the training labels"),
+        ("cases.0.labels=1.0e-9", r"labels 1e-09 is a share of the training labels, 0\.0001 to 1"),
+        ("cases.0.labels=true", r"cases\.0\.labels: expected a number.*got True"),
+        ("seeds=[true]", r"seeds\.0: expected a whole number.*got True"),
+        ("cases.1.fit.epochs=true", r"cases\.1\.fit\.epochs: expected a whole number.*got True"),
         ("cases.0.head={decoder: linear}", "trains no head"),
         ("cases.0.nmae=1", "nmae: unknown key"),
     ],
@@ -206,6 +211,99 @@ def test_the_page_and_a_dry_run(measured, capsys):
 def test_a_wrong_file_is_refused(measured, change, says):
     with pytest.raises(ConfigError, match=says):
         read_suite(measured.folder.parent / "suite.yaml", [change])
+
+
+def test_a_small_share_of_labels_is_one_chip_a_stratum_and_the_row_says_how_many(measured, tmp_path):
+    case = replace(measured.cases[0], labels=1e-3)
+    (row,) = run_suite(replace(measured, output=tmp_path, cases=(case,), models=("image-statistics",), seeds=(0,))).rows
+    assert 2 <= row["chips"][0] <= 6, "six covers, a stratum each"
+    assert f"{row['chips'][0]} of 24 training chips" in row["split"]
+
+
+def test_a_model_that_a_protocol_does_not_measure_is_told(measured, tmp_path):
+    """`scratch` under frozen-probe gave no row and no word."""
+    file = measured.folder.parent / "suite.yaml"
+    for outcome in (commands_bench.bench(file), commands_bench.bench(file, dry_run=True)):
+        told = [line for line in outcome.lines if line.startswith("left out: ")]
+        assert any(re.match("left out: scenes, scratch: a frozen-probe trains no network", line) for line in told)
+        assert sum(line.startswith("left out: pixels, ") and "vectors only" in line for line in told) == 2
+        assert not any("pixels, scratch" in line or "scenes, image-statistics" in line for line in told)
+    with pytest.raises(
+        ConfigError, match=r"nothing would be measured: scenes, scratch:resnet18: a frozen-probe trains no"
+    ):
+        read_suite(file, ["models=[scratch:resnet18]", f"cases=[{one_case()}]"])
+
+
+def one_case() -> str:
+    return (
+        "{name: scenes, protocol: frozen-probe, "
+        'data: {kind: synthetic, task: scene, bands: "sentinel-2-l2a:B04,B03,B02@dn-1e4"}}'
+    )
+
+
+@pytest.mark.parametrize("key", ["leave_out", "only"])
+def test_names_are_checked_where_no_specialist_takes_part(measured, tmp_path, key):
+    """A mistyped name in a suite of baselines was never seen, and leaked once an ensemble was added."""
+    case = measured.cases[0]
+    suite = replace(measured, models=("constant", "image-statistics"), cases=(replace(case, **{key: ("rgb", "rbg")}),))
+    with pytest.raises(ConfigError, match=rf"scenes: {key} names rbg, which .*; known: other, rgb, sar"):
+        plan(suite)
+    assert plan(replace(suite, cases=(replace(case, **{key: ("rgb",)}),)))
+    with pytest.raises(ConfigError, match=rf"{key} names rgb, rbg, which means nothing here: .*Leave {key} out"):
+        plan(replace(suite, zoo=tmp_path / "nowhere"))
+
+
+def test_rows_of_changed_data_do_not_stand_side_by_side(measured, tmp_path, monkeypatch):
+    """The data's files are in no key: rows from before and after a change stood in one table."""
+    shutil.copytree(measured.folder, tmp_path / "out")
+    suite = replace(
+        measured, output=tmp_path / "out", models=("constant", "image-statistics", "random-features"), seeds=(0, 1, 2)
+    )
+    opened = measuring.open_data
+
+    def changed(config):  # the same configuration, other files
+        return opened(replace(config, seed=config.seed + 100))
+
+    monkeypatch.setattr(measuring, "open_data", changed)
+    drawn = run_suite(replace(suite, cases=measured.cases[:1]))
+    assert not drawn.problems and len(drawn.rows) == 9, (
+        "each seed has chips of its own: seed 2 has no row to contradict"
+    )
+    fixed = run_suite(replace(suite, cases=measured.cases[1:], models=("constant",)))
+    assert [r["seed"] for r in fixed.rows] == [0, 1]
+    assert len(fixed.problems) == 1 and re.search(
+        r"pixels, constant, seed 2: the test chips have hash \w+, those of the row of constant, seed 0, \w+: "
+        r"the data's files were changed.*delete the lines of pixels in results\.jsonl",
+        fixed.problems[0],
+    )
+    ledger = Ledger(tmp_path / "out")
+    edited, lines = ("scenes", 0, "constant"), []
+    for r in ledger.rows():
+        change = {"data_sha256": ["f" * 64] * 3} if (r["case"], r["seed"], r["model"]) == edited else {}
+        lines.append(json.dumps(r | change))
+    ledger.path.write_text("\n".join(lines) + "\n")
+    for again in (lambda: run_suite(suite), lambda: matched(plan(suite), ledger.rows())):
+        with pytest.raises(
+            ConfigError, match=r"scenes, image-statistics, seed 0: the test chips have hash \w+.*ffffffffffff"
+        ):
+            again()
+
+
+def test_frozen_probes_keep_features_in_the_cache_folder(measured, tmp_path, monkeypatch):
+    """`cache_folder` was ignored by them. Kept features are found again, and change no score."""
+    suite = replace(
+        measured, output=tmp_path / "out", cases=measured.cases[:1], models=("untrained-ensemble", "ensemble"), seeds=(0,),
+        cache_folder=tmp_path / "features",
+    )  # fmt: skip
+    done = run_suite(suite)
+    files = {p: p.stat().st_mtime_ns for p in (tmp_path / "features").rglob("*.safetensors")}
+    assert files
+    theirs = {(r["case"], r["model"], r["seed"]): r["metrics"] for r in Ledger(measured.folder).rows()}
+    assert [r["metrics"] for r in done.rows] == [theirs["scenes", r["model"], 0] for r in done.rows]
+    monkeypatch.setattr("eosfm.engine.cache._write", lambda *_: pytest.fail("computed again"))
+    again = run_suite(replace(suite, output=tmp_path / "again"))
+    assert [r["metrics"] for r in again.rows] == [r["metrics"] for r in done.rows] and not again.problems
+    assert files == {p: p.stat().st_mtime_ns for p in (tmp_path / "features").rglob("*.safetensors")}
 
 
 def test_specialists_that_are_not_there(measured):
@@ -294,6 +392,18 @@ def test_an_unforeseen_failure_stays_in_its_row(measured, tmp_path, monkeypatch,
     done = run_suite(suite)
     assert [r["model"] for r in done.rows] == ["constant"]
     assert len(done.problems) == 1 and type(error).__name__ in done.problems[0]
+    assert f"(traceback: the end of {tmp_path / 'problems.log'})" in done.problems[0]
+    run_suite(suite)
+    log = (tmp_path / "problems.log").read_text()
+    assert log.count("---- ") == 2 and "scenes, ensemble, seed 0" in log, "appended, with what it was about"
+    assert "in fails" in log and "raise error" in log, "a mistake of ours can be found"
+
+
+def test_an_error_that_a_user_can_repair_leaves_no_traceback(measured, tmp_path):
+    scenes, pixels = measured.cases
+    probe = replace(scenes, data=pixels.data)
+    done = run_suite(replace(measured, output=tmp_path, cases=(probe,), models=("constant",), seeds=(0,)))
+    assert done.problems and not (tmp_path / "problems.log").exists()
 
 
 def test_pangaea_s_own_metric_stands_first(measured):

@@ -13,6 +13,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from eosfm.bands import BandSet
 from eosfm.benchmark.probe import Features, fit_logistic, knn_probe, linear_probe, pooled_features
+from eosfm.benchmark.probing import kept_features
 from eosfm.benchmark.protocol import FrozenProbe
 from eosfm.contracts import DataError
 from eosfm.data.chips import Chips
@@ -252,6 +253,15 @@ def test_features_of_an_untrained_fusion_are_those_of_the_views():
     assert got.features.shape == (5, 600 * len(ens.views))
     assert got.labels.tolist() == [0, 1, 0, 1, 0]
     assert "views, before the fusion" in got.note
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_kept_features_are_the_pooled_ones(tmp_path, kept):
+    ens, chips = ensemble(), scenes()
+    plain, got = pooled_features(ens, chips), kept_features(ens, chips, tmp_path if kept else None)
+    np.testing.assert_allclose(got.features, plain.features, rtol=1e-3, atol=1e-4)
+    assert got.labels.tolist() == plain.labels.tolist() and got.note == plain.note
+    assert any(tmp_path.iterdir()) == kept
 
 
 def test_features_of_a_trained_fusion_are_the_fused_ones():

@@ -1,4 +1,4 @@
-"""One test per silent failure found in a review. Those marked ``xfail`` are not repaired yet: see each ``reason``."""
+"""One test per silent failure found in a review."""
 
 from __future__ import annotations
 
@@ -38,11 +38,6 @@ INFO = {"data": DataInfo(name="noise", licence="CC0-1.0"), "training": TrainingI
 X = image(BANDS, 1, 32)
 
 
-def bug(reason: str):
-    """Not repaired yet; the test fails as XPASS on the day it is, and loses this mark."""
-    return pytest.mark.xfail(strict=True, reason=reason)
-
-
 def ensemble(zoo: Path, **changes) -> Ensemble:
     specialists = [load_specialist(f) for f in sorted(zoo.iterdir())]
     ens = Ensemble(specialists, BANDS, **({"statistics": statistics_of(BANDS)} | changes))
@@ -52,9 +47,6 @@ def ensemble(zoo: Path, **changes) -> Ensemble:
             p.normal_(0, 0.05)
     ens.fusion_trained = True
     return ens.eval()
-
-
-# repaired ------------------------------------------------------------------------------------------------------------
 
 
 def test_a_pruned_ensemble_has_its_own_running_statistics(own_zoo: Path):
@@ -350,13 +342,29 @@ def test_the_documentation_of_parse_is_true():
     assert "duplicated band" not in (BandSet.parse.__doc__ or "") or not BandSet.parse("sentinel-1:VV,VV@db")
 
 
-@bug('config: pydantic\'s lenient mode reads true as 1: `epochs: true` is an epoch, `chip_size: "64"` a size')
-def test_true_is_not_a_number():
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        ({"fit": {"epochs": True}}, r"fit\.epochs: expected a whole number.*got True"),
+        ({"fit": {"learning_rate": True}}, r"fit\.learning_rate: expected a number.*got True"),
+        ({"fit": {"class_weights": [1.0, False]}}, r"fit\.class_weights\.1: expected a number.*got False"),
+        ({"data": {"kind": "synthetic", "bands": "naip:R@8bit", "size": [8, True, 8]}}, r"data\.size\.1: .*got True"),
+    ],
+)
+def test_true_is_not_a_number(data: dict, says: str):
+    """Pydantic reads true as 1: `epochs: true` was one epoch. Numbers as text stay, for YAML 1.1 reads 1e-4 as text."""
     from eosfm.config import read_record
-    from eosfm.training.settings import FitConfig
+    from eosfm.runs import AdaptRun
 
-    with pytest.raises(EosfmError):
-        read_record(FitConfig, {"epochs": True}, "x")
+    sound = {
+        "name": "x",
+        "data": {"kind": "synthetic", "bands": "naip:R@8bit"},
+        "fit": {"augment": True, "epochs": "3"},
+    }
+    run = read_record(AdaptRun, sound, "x")
+    assert run.fit.augment is True and run.fit.epochs == 3
+    with pytest.raises(EosfmError, match=says):
+        read_record(AdaptRun, sound | data, "x")
 
 
 def test_labels_of_another_place_are_refused(tmp_path: Path):

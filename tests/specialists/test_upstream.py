@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import contextlib
 import importlib.util
+import os
+import pickle
 import random
 import re
 import zipfile
@@ -25,6 +27,7 @@ from eosfm.contracts import AdaptationError, CardError, ConfigError, CorruptArti
 from eosfm.files import OutputError
 from eosfm.specialists import foreign
 from eosfm.specialists.foreign import read_foreign
+from eosfm.specialists.import_backbone import import_backbone
 from eosfm.specialists.licences import allows_commercial_use
 from eosfm.specialists.store import load_specialist
 from eosfm.specialists.upstream import Description, import_file, import_timm, published
@@ -434,6 +437,21 @@ def hostile(case: str, tmp_path: Path) -> Path:
             bad.write_bytes(data)
         case "old format":
             torch.save([entry("caffe", 3)], bad, _use_new_zipfile_serialization=False)
+        case "truncated pickle":
+            torch.save([entry("caffe", 3)], bad, _use_new_zipfile_serialization=False)
+            bad.write_bytes(bad.read_bytes()[:5000])
+        case "pickled payload":
+            bad.write_bytes(pickle.dumps(Payload(tmp_path / "ran")))
+        case "pointer":
+            bad.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 13\n")
+        case "web page":
+            bad.write_text("\n<!DOCTYPE html><html><body>404</body></html>")
+        case "safetensors of another name":
+            save_file({"a": torch.zeros(3)}, bad)
+        case "truncated safetensors":
+            save_file({"a": torch.zeros(3000)}, bad.with_suffix(".safetensors"))
+            with (bad := bad.with_suffix(".safetensors")).open("rb+") as f:
+                f.truncate(1000)
         case "compressed bomb":
             return rezip(good, bad, compress=True, add=(("good/data/bomb", bytes(50_000_000)),))
         case "leads out":
@@ -485,11 +503,17 @@ def hostile(case: str, tmp_path: Path) -> Path:
 HOSTILE = {
     "payload": r"more than tensors and plain values \(.*open\)",
     "payload in a checkpoint": r"more than tensors and plain values \(.*open\).*save the tensors alone",
-    "truncated": "neither a file of torch.save",
-    "empty": "neither a file of torch.save",
-    "text": "neither a file of torch.save",
+    "truncated": r"breaks off after \d+ bytes.*fetch it again",
+    "empty": "an empty file. Expected a file of torch.save",
+    "text": "neither a file of torch.save.*begins with b'hello'",
     "changed": "does not have its checksum|not a readable zip",
-    "old format": "an older one must be saved again",
+    "old format": r"a bare pickle.*saves it again.*Expected a file of torch\.save \(PyTorch 1\.6 or later\)",
+    "truncated pickle": "a bare pickle, whole or not.*it is not read",
+    "pickled payload": "a bare pickle, whole or not.*it is not read",
+    "pointer": "a pointer of Git LFS.*git lfs pull",
+    "web page": "a web page, not the weights",
+    "safetensors of another name": "looks like safetensors.*NAME.safetensors",
+    "truncated safetensors": "not a valid safetensors file",
     "compressed bomb": "is compressed or encrypted",
     "leads out": "leads out of the archive",
     "absolute": "leads out of the archive",
@@ -558,6 +582,41 @@ def test_a_file_of_absurd_size_is_refused_before_it_is_read(tmp_path: Path):
         read_foreign(tmp_path / "huge.pth")
     with pytest.raises(CorruptArtifact, match="no such file"):
         read_foreign(tmp_path / "nothing.pth")
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    ("what", "says"),
+    [
+        ("folder", "a folder; name the weights file in it"),
+        ("specialist", "a folder; it is a specialist already: copy the folder into the zoo"),
+        ("pipe", "not a plain file but a pipe"),
+        ("link", "no such file, but a link that leads to none"),
+        ("loop", "cannot be read: Too many levels of symbolic links"),
+        ("nothing", "no such file"),
+    ],
+)
+@pytest.mark.parametrize("architecture", [None, "resnet18"])
+def test_what_is_no_file_is_told_and_not_waited_for(tmp_path: Path, what: str, says: str, architecture: str | None):
+    """A folder and a pipe were "no such file", with both before the eyes."""
+    path = tmp_path / "x.pth"
+    match what:
+        case "folder":
+            path.mkdir()
+        case "specialist":
+            path.mkdir()
+            (path / "card.json").write_text("{}")
+        case "pipe":
+            os.mkfifo(path)
+        case "link":
+            path.symlink_to(tmp_path / "gone")
+        case "loop":
+            path.symlink_to(path)
+    with pytest.raises(CorruptArtifact, match=rf"x\.pth: {says}.*Expected a file of torch\.save"):
+        if architecture is None:
+            import_file(path, tmp_path / "zoo", own=OWN)
+        else:
+            import_backbone(path, architecture, OWN, tmp_path / "zoo")
 
 
 def test_two_members_of_one_name_are_refused(tmp_path: Path):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from eosfm import commands_zoo
 from eosfm.contracts import CardError, EosfmError, ZooError
 from eosfm.specialists.zoo import find, list_zoo, verify_zoo
 from helpers import TINY, edit_json, full_disk
@@ -87,6 +88,24 @@ def test_links_that_lead_outside_the_zoo_are_refused(own_zoo: Path, tmp_path: Pa
     ((name, problem),) = verify_zoo(own_zoo)
     assert name == "s2-rgb"
     assert problem
+
+
+@pytest.mark.parametrize("what", ["folder", "card"])
+@pytest.mark.parametrize("to", ["itself", "nowhere"])
+def test_links_that_lead_nowhere_are_broken_specialists(own_zoo: Path, what: str, to: str):
+    """Nothing can be seen behind them, so they were passed over without a word, and an ensemble was one short."""
+    link = own_zoo / "lost" if what == "folder" else own_zoo / "lost" / "card.json"
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(link if to == "itself" else own_zoo / "gone")
+    broken: dict[str, EosfmError] = {}
+    assert [e.card.name for e in list_zoo(own_zoo, broken)] == ["s2-rgb"]
+    assert "leads" in str(broken["lost"]) and "nowhere" in str(broken["lost"])
+    for names in (None, ["lost"]):
+        with pytest.raises(ZooError, match="nowhere"):
+            find(own_zoo, names)
+    assert [(n, "nowhere" in p) for n, p in verify_zoo(own_zoo)] == [("lost", True), ("s2-rgb", False)]
+    outcome = commands_zoo.zoo_list([own_zoo])
+    assert outcome.failed and any("broken lost: " in line for line in outcome.lines)
 
 
 def test_a_zoo_may_itself_be_a_link(own_zoo: Path, tmp_path: Path):

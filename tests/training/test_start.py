@@ -174,6 +174,7 @@ def test_accumulated_gradients_take_fewer_steps(tmp_path):
     assert (one.fit.steps, four.fit.steps) == (4, 1)
 
 
+@pytest.mark.timeout(900)  # it starts processes that import torch: minutes on a busy machine
 def test_two_processes_take_the_steps_of_one(tmp_path):
     """DDP over two CPU processes: equal shares of every batch, averaged gradients, the same weights up to rounding."""
     config = replace(CONFIG, epochs=2, batch_size=8, augment=False)

@@ -7,7 +7,6 @@ model, result = adapt_backbone(backbone, splits, task, config)
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,6 @@ import torch
 from torch import Tensor
 
 from eosfm.benchmark.backbones import Backbone
-from eosfm.benchmark.ledger import Row
 from eosfm.benchmark.readings import Name, choose
 from eosfm.contracts import ConfigError, Pyramid
 from eosfm.data.chips import ChipSet, Splits
@@ -106,18 +104,3 @@ def _bytes(backbone: Backbone, chips: ChipSet) -> int:
     """Of one chip's native maps."""
     x, _ = chips.batch([0])
     return sum(m.numel() * m.element_size() for m in backbone.eval().encode(pad(x))[0])
-
-
-def require_same_weights(row: Row, rows: Sequence[Row]) -> None:
-    """`ConfigError` where ``row`` would stand beside rows of the same name and other weights.
-
-    Random weights differ by seed, so they are compared with those of their own seed.
-    """
-    mine = row["weights_sha256"]
-    for r in rows:
-        same = r["model"] == row["model"] and ("@random" not in r["model"] or r["seed"] == row["seed"])
-        if mine and same and r.get("weights_sha256", mine) != mine and r["case"] == row["case"]:
-            raise ConfigError(
-                f"the weights have hash {mine[:12]}, those of the rows that are there {r['weights_sha256'][:12]}: its library "
-                f"gives others now. Measure into another output, or name the weights: {row['model']}#{r['weights_sha256'][:12]}"
-            )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import platform
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,13 +27,13 @@ from eosfm.benchmark.subsets import class_shares, stratified
 from eosfm.benchmark.suite import CONSTANT, PROBE, SCRATCH, SINGLE, UNTRAINED, Case, Suite, without_specialists
 from eosfm.benchmark.trials import Hyper, hyper
 from eosfm.config import to_plain
-from eosfm.contracts import BandError, ConfigError, EosfmError, TrainingError
+from eosfm.contracts import BandError, ConfigError, EosfmError, TrainingError, known
 from eosfm.data.chips import Splits
 from eosfm.data.files import open_data
 from eosfm.ensemble import Ensemble, Specialist
 from eosfm.seeding import purpose_seed
 from eosfm.specialists.store import load_specialist
-from eosfm.specialists.zoo import ZooEntry, find
+from eosfm.specialists.zoo import ZooEntry, find, list_zoo
 from eosfm.tasks.boxes import joined_labels
 from eosfm.tasks.kinds import OBJECTS
 from eosfm.training.energy import EnergyMeter
@@ -68,6 +69,8 @@ class Attempt:
     problem: str = ""
     no_data: bool = False
     """the problem is the case's, not the model's"""
+    trace: str = ""
+    """of a problem that nobody foresaw, which may be a mistake of ours: the traceback"""
 
 
 class Data:
@@ -104,7 +107,7 @@ def attempt(
         return Attempt(problem=f"{name}, {job.model}: {e}")
     except (RuntimeError, MemoryError, ValueError) as e:  # out of memory, an operator that a device lacks, ...
         said = str(e).splitlines()[0] if str(e) else "out of memory"
-        return Attempt(problem=f"{name}, {job.model}: {type(e).__name__}: {said}")
+        return Attempt(problem=f"{name}, {job.model}: {type(e).__name__}: {said}", trace=traceback.format_exc())
     return Attempt(row, table)
 
 
@@ -136,7 +139,7 @@ def measure(
     tried = 0 if job.model == CONSTANT else case.trials
     with meter.measure(job.model) as energy:
         if case.protocol == PROBE:
-            done = probing.probe(job.model, build, splits, job.seed)
+            done = probing.probe(job.model, build, splits, job.seed, suite.cache_folder)
         else:
             config = settings_of(case, job.seed)
             trained = train(job.model, case, build, splits, job.hyper.of(config) if job.hyper else config, **options)
@@ -196,6 +199,7 @@ def specialists_of(suite: Suite, case: Case) -> list[ZooEntry]:
         ZooError, ConfigError: some are not there, or none is left.
     """
     if all(map(without_specialists, suite.models)):
+        _require_names(suite, case)
         return []
     entries = find(suite.zoo, case.only)
     if unknown := set(case.leave_out) - {e.card.name for e in find(suite.zoo)}:
@@ -204,6 +208,23 @@ def specialists_of(suite: Suite, case: Case) -> list[ZooEntry]:
     if not kept:
         raise ConfigError(f"{case.name}: no specialist is left")
     return kept
+
+
+def _require_names(suite: Suite, case: Case) -> None:
+    """`ConfigError` where a case names specialists that its suite, in which none takes part, has no zoo for or not in it."""
+    for key, names in (("leave_out", case.leave_out), ("only", case.only or ())):
+        if names and not suite.zoo.is_dir():
+            raise ConfigError(
+                f"{case.name}: {key} names {', '.join(names)}, which means nothing here: no model of this suite has "
+                f"specialists, and there is no zoo {suite.zoo}. Leave {key} out, or name the zoo that holds them"
+            )
+        if names:
+            broken: dict[str, EosfmError] = {}
+            there = {e.card.name for e in list_zoo(suite.zoo, broken)} | broken.keys()
+            if unknown := sorted(set(names) - there):
+                raise ConfigError(
+                    f"{case.name}: {key} names {', '.join(unknown)}, which {suite.zoo} does not hold; {known(there)}"
+                )
 
 
 def _fewer(splits: Splits, share: float, seed: int) -> Splits:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,9 @@ from eosfm.benchmark.probe import Features, ProbeResult, knn_probe, linear_probe
 from eosfm.benchmark.protocol import FrozenProbe
 from eosfm.benchmark.scores import METRICS, confusion_table, multilabel_table
 from eosfm.benchmark.suite import CONSTANT, RANDOM, STATISTICS
-from eosfm.contracts import DataError
+from eosfm.contracts import PYRAMID_STRIDES, DataError
 from eosfm.data.chips import ChipSet, Splits
+from eosfm.engine.cache import cached_features
 from eosfm.ensemble import Ensemble
 from eosfm.seeding import purpose_seed
 from eosfm.statistics import BandStatistics
@@ -30,8 +32,12 @@ STANDARDISED = FrozenProbe(standardise=True)
 FILTERS = 160
 
 
-def probe(model: str, build: Callable[[], Ensemble | Backbone], splits: Splits, seed: int) -> Measured:
+def probe(
+    model: str, build: Callable[[], Ensemble | Backbone], splits: Splits, seed: int, cache_folder: Path | None = None
+) -> Measured:
     """Linear probe (the main score) and k-NN of ``model`` on the test scenes; with every score.
+
+    Features of specialists are kept in ``cache_folder``; with or without one the scores are the same.
 
     Raises:
         DataError: not scenes, or several dates.
@@ -56,7 +62,10 @@ def probe(model: str, build: Callable[[], Ensemble | Backbone], splits: Splits, 
         ensemble = build().eval()
         count = sum(p.numel() for p in ensemble.encoders.parameters())
         weights = ensemble.sha256 if isinstance(ensemble, Backbone) else ""
-        train, check, test = (pooled_features(ensemble, p) for p in parts)
+        if isinstance(ensemble, Backbone):
+            train, check, test = (pooled_features(ensemble, p) for p in parts)
+        else:
+            train, check, test = (kept_features(ensemble, p, cache_folder) for p in parts)
     linear, near = linear_probe(train, check, test, STANDARDISED), knn_probe(train, test, STANDARDISED)
     metrics = [_named("linear", m, r) for m, r in linear.scores.items()]
     metrics += [_named("5-nn", m, r) for m, r in near.scores.items()]
@@ -64,6 +73,19 @@ def probe(model: str, build: Callable[[], Ensemble | Backbone], splits: Splits, 
     trained = train.features.shape[1] * train.classes + train.classes
     note = f"{train.note}; standardised; C = {linear.penalty:.3g}"
     return Measured(_counts(linear, test), metrics, chosen, count + trained, trained, note, weights)
+
+
+def kept_features(ensemble: Ensemble, chips: ChipSet, folder: Path | None) -> Features:
+    """`pooled_features` of an ensemble whose fusion is not trained, up to rounding, by the fast plan.
+
+    They are kept in ``folder``, and found again there by whoever pools the same views of the same pixels; None keeps nothing.
+    """
+    kept = cached_features(ensemble, chips, folder=folder, pooled=True)
+    pyramids, labels = kept.batch(range(len(kept)))
+    rows = torch.cat([level.flatten(1) for p in pyramids for level in p], 1).numpy()
+    levels = ", ".join(map(str, range(len(PYRAMID_STRIDES))))
+    note = f"mean over each of levels {levels} of {len(ensemble.views)} views, before the fusion"
+    return Features(rows, labels.numpy(), len(chips.classes), note)
 
 
 def _named(method: str, metric: str, r: Interval) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from eosfm.benchmark import intervals
 from eosfm.benchmark.compare import CONSTANT, ENSEMBLE, Comparison, Row
+from eosfm.benchmark.trials import LOWER_IS_BETTER
 from eosfm.config import read_json, to_plain
 from eosfm.contracts import CorruptArtifact
 from eosfm.files import atomic_folder
@@ -31,12 +32,15 @@ class Summary:
     high: float
     seeds: tuple[float, ...]
     validation: float
+    """the kind's score on the validation split: of a regression an error"""
     trained_parameters: int
     parameters: int
     seconds: float
     feature_seconds: float
     specialists: tuple[str, ...]
     class_scores: tuple[float, ...]
+    lower_is_better: bool = False
+    """of ``mean`` and ``validation``"""
 
 
 def save_comparison(comparison: Comparison, kind: str, folder: Path) -> None:
@@ -101,6 +105,7 @@ def summarise(comparisons: Sequence[Comparison], kind: str) -> list[Summary]:
                 class_scores=tuple(np.nanmean([r.scores.class_scores for r in rows], axis=0).tolist())
                 if first.scores.class_scores
                 else (),
+                lower_is_better=kind in LOWER_IS_BETTER,
             )
         )
     return out
@@ -114,7 +119,7 @@ def main_metric(kind: str) -> str:
 def best_single(summaries: Sequence[Summary]) -> Summary | None:
     """The single specialist with the best mean validation score (never chosen on the test split)."""
     singles = [s for s in summaries if s.method.startswith(SINGLE)]
-    return max(singles, key=lambda s: s.validation) if singles else None
+    return max(singles, key=lambda s: -s.validation if s.lower_is_better else s.validation) if singles else None
 
 
 def paired_difference(comparisons: Sequence[Comparison], kind: str, a: str, b: str) -> tuple[float, float, float]:

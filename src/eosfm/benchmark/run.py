@@ -11,14 +11,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import partial
 
+from eosfm._version import __version__
 from eosfm.benchmark import trials
-from eosfm.benchmark.frozen import require_same_weights
 from eosfm.benchmark.ledger import Ledger, Row
 from eosfm.benchmark.measuring import Attempt, Data, Job, attempt, specialists_of
 from eosfm.benchmark.protocol import PROTOCOLS, settings
-from eosfm.benchmark.suite import CONSTANT, SINGLE, Case, Suite, models_of, without_specialists
+from eosfm.benchmark.side_by_side import require_same_data, require_same_weights
+from eosfm.benchmark.suite import CONSTANT, SINGLE, Case, Suite, models_of, without_rows, without_specialists
 from eosfm.benchmark.trials import Hyper
 from eosfm.cluster import Lost, Task, connected, run_tasks
 from eosfm.config import absolute, paths_read, read_record, to_plain
@@ -46,7 +48,12 @@ def plan_trials(suite: Suite) -> list[Job]:
 
 
 def matched(jobs: Sequence[Job], rows: Sequence[Row]) -> dict[str, Row]:
-    """``rows`` by key. Raises `CorruptArtifact` where one is not of the case, model and seed that its key stands for."""
+    """``rows`` by key.
+
+    Raises:
+        CorruptArtifact: one is not of the case, model and seed that its key stands for.
+        ConfigError: two of those that were asked for saw other chips of one case.
+    """
     found = {r["key"]: r for r in rows}
     for j in jobs:
         r = found.get(j.key)
@@ -55,7 +62,19 @@ def matched(jobs: Sequence[Job], rows: Sequence[Row]) -> dict[str, Row]:
                 f"the row {j.key} is of {r['case']}, {r['model']}, seed {r['seed']}, and its key of {j}: it was edited; "
                 "delete the line, and it is measured again"
             )
+    before: list[Row] = []
+    for j in jobs:
+        if r := found.get(j.key):
+            _require_same_data(j, r, before)
+            before.append(r)
     return found
+
+
+def _require_same_data(job: Job, row: Row, rows: Sequence[Row]) -> None:
+    try:
+        require_same_data(job.case, row, rows)
+    except ConfigError as e:
+        raise ConfigError(f"{job}: {e}") from None
 
 
 def _planned(suite: Suite) -> list[list[Job]]:
@@ -98,14 +117,22 @@ class Suited:
     """models that cannot read a case's bands, with the reason"""
     problems: list[str]
     """what should have been measured and could not be, with the reason"""
+    unfit: list[str]
+    """models that a case's protocol does not measure, with the reason"""
+
+
+PROBLEMS = "problems.log"
+"""beside the results: tracebacks of what nobody foresaw, the newest last"""
 
 
 @dataclass
 class _Book:
-    """Where attempts are noted: rows in the ledgers, at once; the rest in memory."""
+    """Where attempts are noted: rows in the ledgers, at once; the rest in memory, and tracebacks in `PROBLEMS`."""
 
     results: Ledger
     trials: Ledger
+    asked: frozenset[str]
+    """keys of the suite's rows: what else lies in the ledger may be of other data"""
     left_out: dict[tuple[str, str], str] = field(default_factory=dict)
     problems: dict[tuple[str, str], str] = field(default_factory=dict)
 
@@ -118,17 +145,34 @@ class _Book:
         """Write what came of ``job``."""
         one = (job.case.name, "" if done.no_data else job.model)
         if done.row is not None and job.trial is None:
+            rows = self.results.rows()
             try:
-                require_same_weights(done.row, self.results.rows())
+                require_same_weights(done.row, rows)
             except ConfigError as e:
                 self.problems[one] = f"{job.case.name}, {job.model}: {e}"
+                return
+            try:
+                _require_same_data(job, done.row, [r for r in rows if r["key"] in self.asked])
+            except ConfigError as e:
+                self.problems[job.case.name, ""] = str(e)  # the rest of the case would see these data, too
                 return
         if done.row is not None:
             (self.results if job.trial is None else self.trials).add(done.row, done.table)
         elif done.left_out:
             self.left_out[one] = done.left_out
         else:
-            self.problems[one] = done.problem
+            self.problems[one] = done.problem + (self._traced(job, done.trace) if done.trace else "")
+
+    def _traced(self, job: Job, trace: str) -> str:
+        """Append a traceback to `PROBLEMS`, and say where."""
+        path = self.results.folder / PROBLEMS
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        try:
+            with path.open("a", encoding="utf-8") as f:
+                f.write(f"---- {now} eosfm {__version__}: {job}\n{trace}\n")
+        except OSError as e:
+            return f" (its traceback cannot be written to {path}: {e.strerror})"
+        return f" (traceback: the end of {path})"
 
 
 def run_suite(
@@ -143,12 +187,13 @@ def run_suite(
         workers: on a cluster, at most so many rows at once; 0 is as many as there is room for.
 
     Raises:
-        ConfigError: another process writes to the same results; a cluster that is not there or cannot do it.
+        ConfigError: another process writes to the same results; rows there of other data; a cluster that is not there or
+            cannot do it.
     """
     jobs, tries = plan(suite), plan_trials(suite)
     with ExitStack() as stack:
         results = stack.enter_context(Ledger(suite.folder).writing())
-        book = _Book(results, Ledger(suite.folder, "trials.jsonl"))
+        book = _Book(results, Ledger(suite.folder, "trials.jsonl"), frozenset(j.key for j in jobs))
         book.trials.mend()
         there = matched(jobs, results.rows())
         todo = [j for j in jobs if j.key not in there]
@@ -168,8 +213,9 @@ def run_suite(
         each(suite, [j for j in rows if j is not None], book, _part(progress, len(first), total))
         found = {r["key"]: r for r in results.rows()}
     return Suited(
-        [found[j.key] for j in jobs if j.key in found], list(book.left_out.values()), list(book.problems.values())
-    )
+        [found[j.key] for j in jobs if j.key in found], list(book.left_out.values()), list(book.problems.values()),
+        without_rows(suite),
+    )  # fmt: skip
 
 
 def _decided(job: Job, tries: Sequence[Job], book: _Book) -> Job | None:

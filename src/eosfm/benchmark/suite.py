@@ -34,6 +34,8 @@ MODELS = {
     **{f"{library}:NAME": f"frozen: {what}; see eosfm bench models" for library, what in LIBRARIES.items()},
 }
 PROBE, PANGAEA, GEOBENCH2 = "frozen-probe", "pangaea", "geobench2"
+LEAST_LABELS = 1e-4
+"""a smaller share of the labels is taken for a slip: of each stratum one chip is drawn at the least"""
 
 
 @record
@@ -68,8 +70,11 @@ class Case:
 
     def __post_init__(self) -> None:
         require_safe_name(self.name)
-        if not 0 < self.labels <= 1:
-            raise ValueError(f"labels {self.labels} is a share of the training labels, above 0 to 1")
+        if not LEAST_LABELS <= self.labels <= 1:
+            raise ValueError(
+                f"labels {self.labels} is a share of the training labels, {LEAST_LABELS:g} to 1; however small, one chip of "
+                "each stratum is drawn, and the row's split says how many chips that was"
+            )
         if self.protocol == PROBE and (self.fit is not None or self.head is not None):
             raise ValueError(f"{self.name}: a {PROBE} trains no head; leave fit and head out")
         if self.trials < 0 or (self.protocol != GEOBENCH2 and (self.trials or self.mode != "frozen")):
@@ -97,7 +102,7 @@ class Suite:
     output: Path | None = None
     """folder of results.jsonl; default ``runs/bench/NAME``"""
     cache_folder: Path | None = None
-    """frozen features are kept there, for other runs too; default in memory"""
+    """frozen features of specialists are kept there, for other runs too; default in memory"""
 
     def __post_init__(self) -> None:
         require_safe_name(self.name)
@@ -115,6 +120,8 @@ class Suite:
                     raise ValueError(str(e)) from None
             elif (m not in MODELS and not m.startswith((SINGLE, SCRATCH_OF))) or m in (SINGLE, SCRATCH_OF):
                 raise ValueError(f"unknown model {m!r}; {known(MODELS)}")
+        if all(unfit(m, c.protocol) for m in self.models for c in self.cases):
+            raise ValueError(f"models: nothing would be measured: {'; '.join(without_rows(self))}")
 
     def seeds_of(self, case: Case) -> tuple[int, ...]:
         """The seeds of a case's rows; its trials have the first."""
@@ -139,22 +146,39 @@ def without_specialists(model: str) -> bool:
     return model in (CONSTANT, STATISTICS, RANDOM) or model.startswith(SCRATCH) or is_named(model)
 
 
+def unfit(model: str, protocol: str) -> str:
+    """Why ``model`` cannot be measured under ``protocol``; "" where it can."""
+    if protocol == PROBE and model.startswith(SCRATCH):
+        return f"a {PROBE} trains no network; it is measured under {PANGAEA} and {GEOBENCH2}"
+    if protocol != PROBE and model in (STATISTICS, RANDOM):
+        return f"{protocol} trains a head on maps, and this one has vectors only; it is measured under {PROBE}"
+    return ""
+
+
+def without_rows(suite: Suite) -> list[str]:
+    """What ``suite`` names and does not measure, a line for each model and protocol, with the reason."""
+    out = []
+    for model in suite.models:
+        for protocol in dict.fromkeys(c.protocol for c in suite.cases):
+            if reason := unfit(model, protocol):
+                cases = ", ".join(c.name for c in suite.cases if c.protocol == protocol)
+                out.append(f"{cases}, {model}: {reason}")
+    return out
+
+
 def models_of(suite: Suite, case: Case, names: Sequence[str]) -> list[str]:
-    """The models of one case, those that cannot be under its protocol left out; ``names`` are its specialists.
+    """The models of one case, those of `without_rows` left out; ``names`` are its specialists.
 
     Raises:
         ConfigError: a single specialist that is not there.
     """
     out = []
-    absent = {SCRATCH} if case.protocol == PROBE else {STATISTICS, RANDOM}
     for m in suite.models:
         one = m.removeprefix(SINGLE)
         if m == "single:*":
             out += [SINGLE + n for n in names]
         elif m.startswith(SINGLE) and one not in {*names, *case.leave_out}:
             raise ConfigError(f"{case.name}: model {m}; {known(names)}")
-        elif case.protocol == PROBE and m.startswith(SCRATCH_OF):
-            continue
-        elif one not in case.leave_out and m not in absent:
+        elif one not in case.leave_out and not unfit(m, case.protocol):
             out.append(m)
     return list(dict.fromkeys(out))

@@ -13,7 +13,6 @@ is mapped, not read, with ``torch.load(weights_only=True)``, and only the tensor
 from __future__ import annotations
 
 import re
-import struct
 import warnings
 import zipfile
 from dataclasses import dataclass
@@ -26,25 +25,24 @@ from torch import Tensor
 
 from eosfm.contracts import CardError, CorruptArtifact, ZooError
 from eosfm.specialists.encoder import feature_names
+from eosfm.specialists.outside import (
+    EXPECTED,
+    MALFORMED,
+    MAX_TENSORS,
+    require_file_here,
+    require_sound_archive,
+    what_came,
+)
 from eosfm.specialists.store import read_tensors
 
 MAX_BYTES = 4 << 30
 """Size of a file: a training checkpoint of a task model with its optimiser is far below."""
-MAX_PICKLE = 32 << 20
-"""Size of the structure (names and shapes) inside a torch file; the tensors lie beside it."""
-MAX_TENSORS = 20_000
 MAX_ENTRIES = 500
 MAX_NUMBERS = 20_000_000
 """Numbers in one tensor of an encoder; ConvNeXtV2-Atto's largest has 409,600."""
 STEMS = ("stem_0.weight", "stem.0.weight", "downsample_layers.0.0.weight")
 """the first convolution, as timm's feature list, timm's model and facebookresearch's code call it"""
 WHICH_OTHER = "Say which one, as timm calls it, and it is imported as such: --architecture resnet18"
-
-# Whatever a malformed archive or pickle makes PyTorch raise; nothing of it is a fault of ours.
-_MALFORMED = (
-    RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError, EOFError, OSError,
-    MemoryError, OverflowError, struct.error, zipfile.BadZipFile,
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -93,53 +91,16 @@ def read_content(path: Path) -> Any:
     Raises:
         CorruptArtifact: missing, too large, truncated, changed, or not such a file; or one that would run code.
     """
-    if not path.is_file():
-        raise CorruptArtifact(f"{path}: no such file")
+    require_file_here(path)
     size = path.stat().st_size
     if size > MAX_BYTES:
         raise CorruptArtifact(f"{path}: {size} bytes; at most {MAX_BYTES} are read. Save the encoder's tensors alone.")
     if zipfile.is_zipfile(path):
-        _require_sound_archive(path, size)
+        require_sound_archive(path, size)
         return _load(path)
     if path.suffix == ".safetensors":
         return read_tensors(path)
-    raise CorruptArtifact(
-        f"{path}: neither a file of torch.save (a zip archive since PyTorch 1.6; an older one must be saved again) nor "
-        "a .safetensors file, or truncated"
-    )
-
-
-def _require_sound_archive(path: Path, size: int) -> None:
-    """`CorruptArtifact` unless the zip archive is as `torch.save` writes it: stored whole, no tricks, right checksums."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-            problem = _trick(members, size)
-            if not problem and (bad := archive.testzip()):
-                problem = f"{bad[:80]!r} does not have its checksum: the file was changed or damaged. Fetch it again."
-    except (*_MALFORMED, NotImplementedError) as e:
-        problem = f"not a readable zip archive: {str(e)[:200]}"
-    if problem:
-        raise CorruptArtifact(f"{path}: {problem}")
-
-
-def _trick(members: list[zipfile.ZipInfo], size: int) -> str:
-    names = [m.filename for m in members]
-    if len(names) > 2 * MAX_TENSORS:
-        return f"{len(names)} members; at most {2 * MAX_TENSORS} are read"
-    if len(set(names)) != len(names):
-        return "two members of one name"
-    if bad := [n for n in names if n.startswith("/") or "\\" in n or ".." in n.split("/")]:
-        return f"a member called {bad[0][:80]!r} leads out of the archive"
-    if bad := [m.filename for m in members if m.compress_type != zipfile.ZIP_STORED or m.flag_bits & 1]:
-        return f"member {bad[0][:80]!r} is compressed or encrypted, which torch.save never does"
-    if sum(m.file_size for m in members) > size:
-        return "its members claim more bytes than the file has"
-    if any(re.search(r"(^|/)(constants\.pkl|code/)", n) for n in names):
-        return "a TorchScript archive holds a program; save the state dict instead: torch.save(model.state_dict(), ...)"
-    if max((m.file_size for m in members if m.filename.endswith("data.pkl")), default=0) > MAX_PICKLE:
-        return f"its structure is larger than {MAX_PICKLE} bytes"
-    return ""
+    raise CorruptArtifact(f"{path}: {what_came(path, size)}. {EXPECTED}")
 
 
 def _load(path: Path) -> Any:
@@ -155,7 +116,7 @@ def _load(path: Path) -> Any:
             "run code. Where you trust it, save the tensors alone: "
             'torch.save({"state_dict": checkpoint["state_dict"]}, ...)'
         )
-    except (*_MALFORMED, RecursionError) as e:
+    except (*MALFORMED, RecursionError) as e:
         reason = " ".join(str(e).split())[:300]
     raise CorruptArtifact(f"{path}: {reason}")
 

@@ -35,7 +35,7 @@ def list_zoo(zoo: Path, broken: dict[str, EosfmError] | None = None) -> list[Zoo
         )
     entries = []
     for folder in sorted(zoo.iterdir()):
-        if folder.name.startswith(".") or not (folder / "card.json").exists():
+        if folder.name.startswith(".") or not _claims(folder):
             continue
         try:
             entries.append(_entry(folder, zoo))
@@ -46,9 +46,30 @@ def list_zoo(zoo: Path, broken: dict[str, EosfmError] | None = None) -> list[Zoo
     return entries
 
 
-def _entry(folder: Path, zoo: Path) -> ZooEntry:
-    if not folder.resolve().is_relative_to(zoo.resolve()) or (folder / "card.json").is_symlink():
+def _claims(folder: Path) -> bool:
+    """Whether ``folder`` is meant to be a specialist: there is a card, or a link in the place of card or folder that leads
+    nowhere, or to itself, so that nothing could be seen behind it.
+    """
+    card = folder / "card.json"
+    return card.exists() or card.is_symlink() or (folder.is_symlink() and not folder.exists())
+
+
+def _require_inside(folder: Path, zoo: Path) -> None:
+    """`ZooError` where ``folder`` or its card is a link out of ``zoo``, to nowhere or to itself."""
+    if folder.is_symlink() and not folder.exists():
+        raise ZooError(
+            f"{folder}: a symbolic link that leads nowhere; copy the specialist into the zoo, or delete the link"
+        )
+    if not folder.resolve().is_relative_to(zoo.resolve()):
         raise ZooError(f"{folder}: leads outside the zoo; copy the specialist into it instead of linking it")
+    if (card := folder / "card.json").is_symlink():
+        raise ZooError(
+            f"{card}: a link that leads outside the zoo, or nowhere; put the specialist's own file in its place"
+        )
+
+
+def _entry(folder: Path, zoo: Path) -> ZooEntry:
+    _require_inside(folder, zoo)
     card = read_card(folder / "card.json")
     if card.name != folder.name:
         raise ZooError(f"{folder}: its card says it is {card.name!r}; folder and name must agree (rename the folder)")
@@ -100,15 +121,14 @@ def verify_zoo(zoo: Path, names: Sequence[str] | None = None, *, key: Path | Non
         check = signature_check(key)
     if not zoo.is_dir():
         raise ZooError(f"{zoo}: no such folder")
-    folders = [f for f in sorted(zoo.iterdir()) if f.is_dir() and not f.name.startswith(".")]
+    folders = [f for f in sorted(zoo.iterdir()) if (f.is_dir() or _claims(f)) and not f.name.startswith(".")]
     if names is not None:
         folders = [e.folder for e in find(zoo, names)]
     out = []
     for folder in folders:
         problem = ""
         try:
-            if not folder.resolve().is_relative_to(zoo.resolve()):
-                raise ZooError("leads outside the zoo; copy the specialist into it instead of linking it")
+            _require_inside(folder, zoo)
             card = verify_specialist(folder, exact_files=True)
             if check is not None:
                 check(folder)

@@ -78,8 +78,11 @@ def relay(progress: Progress | None) -> Iterator[Relayed | None]:
         over = threading.Event()
 
         def listen() -> None:
-            while not over.wait(0.2):
+            while True:
+                last = over.wait(0.2)  # what was said since the last look is heard, also when all is over
                 _drain(messages, lambda _, fraction, line: progress(fraction, line))
+                if last:
+                    return
 
         listener = threading.Thread(target=listen, daemon=True)
         listener.start()

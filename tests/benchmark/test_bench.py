@@ -21,9 +21,10 @@ from eosfm.benchmark import measuring, run
 from eosfm.benchmark.leaderboard import boards, findings
 from eosfm.benchmark.ledger import Ledger
 from eosfm.benchmark.run import matched, plan, run_suite
-from eosfm.benchmark.suite import Suite, read_suite
+from eosfm.benchmark.suite import Suite, read_suite, without_rows
 from eosfm.contracts import ConfigError, CorruptArtifact, EosfmError, ZooError
 from eosfm.specialists.store import save_specialist
+from eosfm.specialists.zoo import find
 from eosfm.statistics import BandStatistics
 from helpers import make_card, make_encoder
 
@@ -416,3 +417,12 @@ def test_an_output_that_cannot_be_is_told(measured, tmp_path, place):
     (tmp_path / "file").write_text("")
     with pytest.raises(EosfmError, match="choose another output"):
         run_suite(replace(measured, output=tmp_path / place))
+
+
+def test_a_single_specialist_that_a_case_leaves_out_is_told(measured):
+    """It was dropped without a word."""
+    name = next(iter(find(measured.zoo))).card.name
+    case = replace(measured.cases[0], leave_out=(name,))
+    suite = replace(measured, models=("constant", f"single:{name}"), cases=(case, *measured.cases[1:]))
+    assert f"{case.name}, single:{name}: leave_out names it" in without_rows(suite)
+    assert not [line for line in without_rows(measured) if "leave_out" in line]

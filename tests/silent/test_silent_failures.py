@@ -18,6 +18,7 @@ from eosfm.bands import BandSet
 from eosfm.composition import load, save_ensemble
 from eosfm.contracts import BandError, CardError, DataError, EosfmError
 from eosfm.data.chips import Chips
+from eosfm.data.files import DataConfig
 from eosfm.data.labels import require_labels
 from eosfm.engine.cache import cached_features
 from eosfm.ensemble import Ensemble
@@ -425,3 +426,25 @@ def test_a_card_that_was_edited_is_refused_by_all_who_read_it(own_zoo, path, val
     del after["digest"]
     file.write_text(json.dumps(after))
     load_specialist(own_zoo / "s2-rgb")
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"kind": "synthetic", "bands": "sentinel-2-l2a:B04@reflectance", "limit": 3}, "limit is for published data"),
+        (
+            {"kind": "synthetic", "bands": "sentinel-2-l2a:B04@reflectance", "licence": "CC0"},
+            "licence: 'synthetic' data say",
+        ),
+        ({"kind": "dataset", "dataset": "mados", "root": Path("x"), "name": "mine"}, "name: 'dataset' data say"),
+        ({"kind": "chips", "root": Path("x"), "bands": "aerial:R@8bit", "classes": ("a",), "dates": 3}, "dates is for"),
+        (
+            {"kind": "chips", "root": Path("x"), "bands": "aerial:R@8bit", "classes": ("a",), "task": "detection"},
+            "boxes and",
+        ),
+    ],
+)
+def test_keys_that_mean_nothing_for_the_data_are_refused(given, says):
+    """They were read and ignored: a limit of 3 chips trained on all of them."""
+    with pytest.raises(ValueError, match=says):
+        DataConfig(**given)

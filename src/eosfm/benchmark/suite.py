@@ -163,6 +163,9 @@ def without_rows(suite: Suite) -> list[str]:
             if reason := unfit(model, protocol):
                 cases = ", ".join(c.name for c in suite.cases if c.protocol == protocol)
                 out.append(f"{cases}, {model}: {reason}")
+        saw = [c.name for c in suite.cases if model.startswith(SINGLE) and model.removeprefix(SINGLE) in c.leave_out]
+        if saw:
+            out.append(f"{', '.join(saw)}, {model}: leave_out names it")
     return out
 
 

@@ -24,7 +24,7 @@ from eosfm.data.footprints import Footprint
 from eosfm.data.worlds import synthetic_splits
 from eosfm.inference.raster import RasterFile
 from eosfm.inference.scene import SceneReader
-from eosfm.tasks.kinds import IGNORE
+from eosfm.tasks.kinds import IGNORE, OBJECTS
 
 MAX_GIB = 8.0
 """Chips are held in memory; more than this is refused with the figure."""
@@ -80,6 +80,21 @@ class DataConfig:
         for option in ("per_class", "limit", "tile", "dates"):
             if (value := getattr(self, option)) is not None and value < 1:
                 raise ValueError(f"{option} {value}; expected 1 or more")
+            if value is not None and self.kind != "dataset":
+                raise ValueError(f"{option} is for published data (kind: dataset), and means nothing for {self.kind!r}")
+        if self.kind in ("dataset", "synthetic"):
+            given = [
+                o
+                for o in ("name", "licence", "source")
+                if getattr(self, o) != DataConfig.__dataclass_fields__[o].default
+            ]
+            if given:
+                raise ValueError(f"{', '.join(given)}: {self.kind!r} data say that of themselves; leave it out")
+        elif self.task in OBJECTS:
+            raise ValueError(
+                f"task {self.task!r}: boxes and instances are read from published data only (kind: dataset, for example "
+                "geobench2-everwatch); your own can be given in Python as eosfm.data.chips.Chips"
+            )
         if self.chip_size < 32 or self.chip_size % 32:
             raise ValueError(f"chip_size {self.chip_size}; expected a multiple of 32")
 

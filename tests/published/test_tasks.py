@@ -72,3 +72,11 @@ def test_the_page_shows_the_tables(monkeypatch):
     assert not missing, (
         "run: PYTHONPATH=src .venv/bin/python tests/published/task_table.py, and put it into docs/tasks.md"
     )
+
+
+def test_the_page_shows_the_published_leaderboard(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    from leaderboard_table import table
+
+    page = (Path(__file__).parents[2] / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    assert table() in page, "run: PYTHONPATH=src .venv/bin/python tests/published/leaderboard_table.py"

@@ -14,11 +14,12 @@ from eosfm.benchmark.frozen import adapt_backbone, native, open_backbone
 from eosfm.benchmark.named import timm_models
 from eosfm.benchmark.readings import Name, Reading, choose
 from eosfm.contracts import BandError, ConfigError
-from eosfm.data.chips import Splits
+from eosfm.data.chips import Chips, Splits
+from eosfm.data.streams import StreamedChips
 from eosfm.data.worlds import synthetic_splits
 from eosfm.specialists.encoder import pad
 from eosfm.statistics import BandStatistics
-from eosfm.tasks.model import HeadConfig, TaskSpec
+from eosfm.tasks.model import HeadConfig, TaskModel, TaskSpec
 from eosfm.training.settings import FitConfig
 
 RGB8 = BandSet.parse("rgb:R,G,B@8bit")
@@ -32,7 +33,7 @@ def statistics(n: int) -> BandStatistics:
 def backbone(text: str, bands: BandSet = RGB8, size: tuple[int, int] = (64, 64), seed: int = 0) -> Backbone:
     name, own = Name.parse(text), statistics(len(bands))
     built = timm_models.build(name, bands, own, size, seed)
-    return Backbone(name, built, choose(name, [built.reading], bands, own)[1], size, seed)
+    return Backbone(name, built, choose(name, [built.reading], bands, own)[1], size, seed, bands)
 
 
 def pixels(bands: int, size: int = 64, high: float = 255.0) -> torch.Tensor:
@@ -98,9 +99,9 @@ def test_bands_are_found_by_name_whatever_their_order():
     own = BandStatistics(mean=(900.0, 800.0, 700.0, 2000.0), std=(300.0, 250.0, 200.0, 500.0))
     name = Name.parse("timm:resnet10t@random")
     built = timm_models.build(name, plain, own, (64, 64), 0)
-    a = Backbone(name, built, choose(name, [built.reading], plain, own)[1], (64, 64), 0)
+    a = Backbone(name, built, choose(name, [built.reading], plain, own)[1], (64, 64), 0, plain)
     other = BandStatistics(mean=tuple(own.mean[i] for i in order), std=tuple(own.std[i] for i in order))
-    b = Backbone(name, built, choose(name, [built.reading], turned, other)[1], (64, 64), 0)
+    b = Backbone(name, built, choose(name, [built.reading], turned, other)[1], (64, 64), 0, turned)
     for left, right in zip(a(x), b(x[:, order]), strict=True):
         assert torch.equal(left, right)
     assert "bands B04,B03,B02" in a.note and "own mean and std" in a.note
@@ -125,7 +126,7 @@ def test_units_convert_exactly_or_are_refused():
         plan = choose(name, [reading], given, statistics(3))[1]
         built = timm_models.build(Name.parse("timm:resnet10t@random"), wanted, statistics(3), (64, 64), 0)
         x = pixels(3, high=3000.0)
-        same = [Backbone(name, built, p, (64, 64), 0)(v)[3] for p, v in (
+        same = [Backbone(name, built, p, (64, 64), 0, given)(v)[3] for p, v in (
             (plan, x * scale + shift), (choose(name, [reading], wanted, statistics(3))[1], x))]  # fmt: skip
         torch.testing.assert_close(same[0], same[1], atol=1e-3, rtol=1e-3)
     eight = BandSet.parse("sentinel-2-l2a:B04,B03,B02@8bit")
@@ -181,9 +182,57 @@ def test_training_the_head_leaves_the_network_as_it_was(splits, model):
 
 def test_features_that_were_kept_are_those_of_the_forward(splits):
     ours = open_backbone("timm:test_vit@random", splits, seed=0)
-    kept, _ = native(ours, splits.train).batch([2, 0])
+    kept, _ = native(ours, splits.train, task_of(splits)).batch([2, 0])
     for a, b in zip(ours.fuse(kept), ours(pad(splits.train.batch([2, 0])[0])), strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
+def task_of(splits, **changed) -> TaskSpec:
+    head = HeadConfig(decoder="linear", channels=8, dropout=0.0)
+    return TaskSpec(kind=splits.train.kind, classes=splits.train.classes, chip_size=64, head=head, **changed)
+
+
+@pytest.mark.parametrize("model", ["timm:resnet10t@random", "timm:test_vit@random"])
+def test_a_thawed_network_trains_and_the_frozen_one_stays(splits, model):
+    ours = open_backbone(model, splits, seed=0)
+    before = {k: v.clone() for k, v in ours.encoders.state_dict().items()}
+    config = FitConfig(epochs=2, batch_size=3, learning_rate=1e-2)
+    trained, _ = adapt_backbone(ours.thaw(), splits, task_of(splits), config)
+    after = trained.encoder.members.state_dict()
+    assert all(torch.equal(v, ours.encoders.state_dict()[k]) for k, v in before.items())
+    weights = [k for k, v in before.items() if v.ndim > 1]
+    assert before.keys() == after.keys() and all(not torch.equal(before[k], after[k]) for k in weights[:3])
+    assert {f"encoder.members.{k}" for k in after} <= set(trained.trainable_tensors())
+    x, _ = splits.test.batch([0, 1])
+    with torch.inference_mode():  # before it has learnt anything it is the frozen one
+        for a, b in zip(ours(pad(x)), ours.thaw().eval()(pad(x)), strict=True):
+            assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("join", ["mean", "concat"])
+def test_several_dates_go_through_a_network_one_by_one(splits, join):
+    def series(chips: Chips, dates: int) -> StreamedChips:
+        def read(key: str) -> tuple[torch.Tensor, torch.Tensor]:
+            x, y = chips.batch([int(key)])
+            return torch.cat([x[0] * (1 + 0.1 * d) for d in range(dates)]), y[0]
+
+        keys = tuple(map(str, range(len(chips))))
+        ids = {"read": read, "ids": keys, "size": chips.size, "bands": chips.bands, "kind": chips.kind}
+        return StreamedChips(**ids, classes=chips.classes, name=chips.name, dates=dates)
+
+    dates = 3 if join == "mean" else 2
+    several = series(splits.train, dates)
+    ours = open_backbone("timm:test_vit@random", splits, seed=0)
+    task = task_of(splits, dates=dates, join=join)
+    trained = TaskModel(ours, task).eval()
+    x, _ = several.batch([0, 1])
+    kept, _ = native(ours, several, task).batch([0, 1])
+    with torch.inference_mode():
+        torch.testing.assert_close(trained.from_features(kept), trained(x), atol=1e-4, rtol=1e-4)
+        if join == "mean":
+            maps = [ours.encode(pad(x[:, d * 3 : (d + 1) * 3]))[0] for d in range(dates)]
+            mean = [torch.stack(level).mean(0) for level in zip(*maps, strict=True)]
+            torch.testing.assert_close(trained.head(ours.fuse([mean])), trained(x), atol=1e-4, rtol=1e-4)
 
 
 def test_random_weights_are_named_and_follow_the_seed(splits):

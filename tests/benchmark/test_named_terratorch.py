@@ -25,7 +25,7 @@ def statistics(n: int) -> BandStatistics:
 def backbone(text: str, bands: BandSet = S2) -> Backbone:
     name, own = Name.parse(text), statistics(len(bands))
     built = named.build(name, bands, own, (64, 64), 0)
-    return Backbone(name, built, choose(name, [built.reading], bands, own)[1], (64, 64), 0)
+    return Backbone(name, built, choose(name, [built.reading], bands, own)[1], (64, 64), 0, bands)
 
 
 def test_clay_reads_all_that_have_a_wavelength():

@@ -34,7 +34,7 @@ def pixels(n: int, size: int = 64) -> torch.Tensor:
 def backbone(text: str, bands: BandSet = S2, own: BandStatistics | None = None) -> Backbone:
     name, own = Name.parse(text), own or statistics(len(bands))
     built = named.build(name, bands, own, (64, 64), 0)
-    return Backbone(name, built, choose(name, [built.reading], bands, own)[1], (64, 64), 0)
+    return Backbone(name, built, choose(name, [built.reading], bands, own)[1], (64, 64), 0, bands)
 
 
 @cache

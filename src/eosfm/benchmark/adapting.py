@@ -25,7 +25,6 @@ from eosfm.benchmark.scores import METRICS
 from eosfm.benchmark.suite import CONSTANT, GEOBENCH2, PANGAEA, SCRATCH, Case
 from eosfm.benchmark.tasks import TASKS
 from eosfm.benchmark.trials import Hyper
-from eosfm.contracts import ConfigError
 from eosfm.data.chips import ChipSet, Splits
 from eosfm.dates import default_join
 from eosfm.ensemble import Ensemble
@@ -64,11 +63,7 @@ def train(
     name: str, case: Case, build: Callable[[], Ensemble | Backbone], splits: Splits, config: FitConfig, *,
     cache_folder: Path | None = None, progress: Progress | None = None,
 ) -> Trained:  # fmt: skip
-    """The model called ``name``, trained. The test split is not looked at.
-
-    Raises:
-        ConfigError: a named baseline that is to be fine-tuned.
-    """
+    """The model called ``name``, trained. The test split is not looked at."""
     task = task_spec(case, splits)
     if name == CONSTANT:
         return Trained(ConstantPredictor(splits.train), None)
@@ -82,9 +77,8 @@ def train(
                 label=name, short=True,
             )  # fmt: skip
         elif isinstance(encoder := build(), Backbone):
-            if case.mode == "full":
-                raise ConfigError(f"{name} runs frozen only; leave it out of cases with mode: full")
-            model, result = adapt_backbone(encoder, splits, task, config, progress=progress, label=name)
+            used = encoder.thaw() if case.mode == "full" else encoder
+            model, result = adapt_backbone(used, splits, task, config, progress=progress, label=name)
             note, weights = encoder.note, encoder.sha256
         elif case.mode == "full":
             model, result = fine_tune(encoder, splits, task, config, run=Path(folder), progress=progress, label=name)

@@ -1,6 +1,6 @@
 """Named baselines in the harness: any frozen network that gives feature maps, reading pixels by band name and declared unit.
 
-    Backbone(name, Built(body, reading), plan, size, seed)(x)   -> four maps at strides 4/8/16/32 of x as the data come
+    Backbone(name, Built(body, reading), plan, size, seed, bands)(x)   -> four maps at strides 4/8/16/32 of x as the data come
 
 A library's module under `eosfm.benchmark.named` gives a `Body` (the network, its native maps) and its `Reading`s (which
 bands, in which order, unit and normalisation: `eosfm.benchmark.readings`). Frozen and trainable halves are divided as in
@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 
 import torch
@@ -19,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eosfm.adaptation import AdaptationPlan, adapt
+from eosfm.bands import BandSet
 from eosfm.benchmark.readings import Name, Reading
 from eosfm.contracts import PYRAMID_STRIDES, ConfigError, Pyramid
 from eosfm.engine.cache import weights_sha256
@@ -97,14 +99,19 @@ class Backbone(nn.Module):
         plan: how the data's channels become the network's.
         size: of the chips, each side a multiple of 32.
         seed: of the trainable half's initial weights.
+        bands: of the data, each date.
     """
 
     fusion_trained = False
+    thawed = False
+    """whether the network trains, too"""
 
-    def __init__(self, name: Name, built: Built, plan: AdaptationPlan, size: tuple[int, int], seed: int) -> None:
+    def __init__(
+        self, name: Name, built: Built, plan: AdaptationPlan, size: tuple[int, int], seed: int, bands: BandSet
+    ) -> None:
         super().__init__()
         body = built.body
-        self.name, self.reading, self.plan, self.size = name, built.reading, plan, size
+        self.name, self.reading, self.plan, self.size, self.bands = name, built.reading, plan, size, bands
         self.encoders = nn.ModuleList([body])  # the name under which checkpoints leave frozen weights out
         self.encoders.requires_grad_(False)
         self.sha256 = weights_sha256(body)
@@ -121,9 +128,19 @@ class Backbone(nn.Module):
 
     @property
     def body(self) -> Body:
-        body = self.encoders[0]
+        held = self.members if self.thawed else self.encoders
+        assert isinstance(held, nn.ModuleList)
+        body = held[0]
         assert isinstance(body, Body)
         return body
+
+    def thaw(self) -> Backbone:
+        """A copy whose network trains, with one rate for all: `eosfm.training.finetune`'s counterpart. Checkpoints keep it."""
+        new = deepcopy(self)
+        new.members = new.encoders.requires_grad_(True)  # the name under which checkpoints do not leave it out
+        del new.encoders
+        new.thawed = True
+        return new
 
     @property
     def out_channels(self) -> list[int]:
@@ -155,15 +172,18 @@ class Backbone(nn.Module):
         h, w = x.shape[-2:]
         return self._levels(self.encode(x)[0], (h, w))
 
-    @torch.no_grad()
     def encode(self, x: Tensor) -> list[Pyramid]:
         """The network's native maps, as the one view there is. Frozen: equal input, equal output."""
+        with torch.set_grad_enabled(self.thawed and torch.is_grad_enabled()):
+            return [self._native(x)]
+
+    def _native(self, x: Tensor) -> Pyramid:
         z = adapt(x, self.plan)
         if self.reading.clip is not None:
             z = z.clamp(*self.reading.clip) + self.reading.shift
         side = self.body.side
         if side is None:
-            return [self.body(z)]
+            return list(self.body(z))
         h, w = z.shape[-2:]
         tiles = Tiles.of(h, w, side)
         if tiles.size != (h, w):
@@ -173,7 +193,7 @@ class Backbone(nn.Module):
             for r in range(tiles.rows)
         ]
         beside = [[torch.cat([tile[i] for tile in row], -1) for row in rows] for i in range(len(self.necks))]
-        return [[torch.cat(level, -2) for level in beside]]
+        return [torch.cat(level, -2) for level in beside]
 
     def fuse(self, pyramids: Sequence[Pyramid]) -> Pyramid:
         """The trainable half of `forward`, for maps that were computed before."""
@@ -190,9 +210,10 @@ class Backbone(nn.Module):
         return out
 
     def train(self, mode: bool = True) -> Backbone:
-        """The neck may train; the network stays in evaluation mode, statistics of its batch norms included."""
+        """The neck may train; a frozen network stays in evaluation mode, statistics of its batch norms included."""
         super().train(mode)
-        self.encoders.eval()
+        if not self.thawed:
+            self.encoders.eval()
         return self
 
 

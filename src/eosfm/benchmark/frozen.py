@@ -16,13 +16,15 @@ from torch import Tensor
 
 from eosfm.benchmark.backbones import Backbone
 from eosfm.benchmark.readings import Name, choose
-from eosfm.contracts import ConfigError, Pyramid
+from eosfm.contracts import Pyramid
 from eosfm.data.chips import ChipSet, Splits
+from eosfm.dates import each_date, kept_features
 from eosfm.engine.cache import Features
 from eosfm.seeding import purpose_seed, seeded
 from eosfm.specialists.encoder import pad
 from eosfm.tasks.boxes import joined_labels
 from eosfm.tasks.model import TaskModel, TaskSpec
+from eosfm.training.fit import require_dates
 from eosfm.training.module import fit
 from eosfm.training.settings import FitConfig, FitResult, Progress
 
@@ -46,7 +48,7 @@ def open_backbone(model: str, splits: Splits, seed: int) -> Backbone:
     statistics = train.statistics()
     built = build[name.library](name, train.bands, statistics, (h, w), purpose_seed(seed, "weights"))
     _, plan = choose(name, [built.reading], train.bands, statistics)
-    return Backbone(name, built, plan, (h, w), seed)
+    return Backbone(name, built, plan, (h, w), seed, train.bands)
 
 
 def adapt_backbone(
@@ -58,21 +60,20 @@ def adapt_backbone(
     progress: Progress | None = None,
     label: str = "adapt",
 ) -> tuple[TaskModel, FitResult]:
-    """Train neck, decoder and head on the frozen network; the counterpart of `eosfm.training.fit.adapt_ensemble`.
+    """Train neck, decoder and head on the network, frozen or thawed: what `eosfm.training.fit.adapt_ensemble` does.
 
-    Raises:
-        ConfigError: chips of several dates.
+    Of several dates each goes through the network alone (`eosfm.dates`).
     """
-    if splits.train.dates != 1:
-        raise ConfigError(f"{splits.train.name}: chips of {splits.train.dates} dates; a baseline here reads one date")
+    require_dates(task, splits)
     with seeded(purpose_seed(config.seed, "head")):
         model = TaskModel(backbone, task)
     train, check = splits.train, splits.validation
-    cached = not config.augmented and _bytes(backbone, train) * (len(train) + len(check)) <= CACHE_BYTES
+    cached = not (config.augmented or backbone.thawed)
+    cached = cached and _bytes(backbone, train, task) * (len(train) + len(check)) <= CACHE_BYTES
     with tempfile.TemporaryDirectory(prefix="eosfm-bench-") as folder:
         result = fit(
-            model, task.kind, len(task.classes), native(backbone, train) if cached else train,
-            native(backbone, check) if cached else check, config, folder=Path(folder),
+            model, task.kind, len(task.classes), native(backbone, train, task) if cached else train,
+            native(backbone, check, task) if cached else check, config, folder=Path(folder),
             forward=partial(model.from_features, size=train.size) if cached else None, progress=progress, label=label,
             short=True,
         )  # fmt: skip
@@ -89,18 +90,23 @@ class Maps:
         return self.levels[level][index]
 
 
-def native(backbone: Backbone, chips: ChipSet) -> Features:
+def native(backbone: Backbone, chips: ChipSet, task: TaskSpec) -> Features:
     """The frozen half, computed once: what ``TaskModel.from_features`` takes."""
     found: list[Pyramid] = []
     labels = []
     for i in range(0, len(chips), 8):
         x, y = chips.batch(range(i, min(i + 8, len(chips))))
-        found.append(backbone.eval().encode(pad(x))[0])
+        found.append(_kept(backbone, x, task))
         labels.append(y)
     return Features([[Maps([torch.cat([m[k] for m in found]) for k in range(4)])]], joined_labels(labels))
 
 
-def _bytes(backbone: Backbone, chips: ChipSet) -> int:
+def _kept(backbone: Backbone, x: Tensor, task: TaskSpec) -> Pyramid:
+    found = backbone.eval().encode(each_date(pad(x), task.dates))
+    return kept_features(found, pad(x), task.dates, task.join)[0]
+
+
+def _bytes(backbone: Backbone, chips: ChipSet, task: TaskSpec) -> int:
     """Of one chip's native maps."""
     x, _ = chips.batch([0])
-    return sum(m.numel() * m.element_size() for m in backbone.eval().encode(pad(x))[0])
+    return sum(m.numel() * m.element_size() for m in _kept(backbone, x, task))

@@ -31,7 +31,7 @@ class Session:
     """A graph ready to run."""
 
     run: Callable[[Array], list[Array]]
-    """``(b, c, h, w)`` -> its outputs"""
+    """``(b, c, h, w)`` -> its outputs; a runtime that fails raises `RuntimeError`"""
     channels: int | None
     """channels of the input; None where the graph leaves them open"""
     outputs: tuple[str, ...]
@@ -79,7 +79,10 @@ def _onnx(path: Path) -> Session:
     channels = inputs[0].shape[1] if len(inputs[0].shape) == 4 else None
 
     def run(x: Array) -> list[Array]:
-        return [np.asarray(y) for y in session.run(None, {INPUT: np.ascontiguousarray(x)})]
+        try:
+            return [np.asarray(y) for y in session.run(None, {INPUT: np.ascontiguousarray(x)})]
+        except refusals as e:
+            raise RuntimeError(" ".join(str(e).split())[:300]) from None
 
     return Session(run, channels if isinstance(channels, int) else None, outputs, "f32")
 

@@ -46,6 +46,12 @@ def test_slow_work_is_seen_to_live_and_quick_work_says_little(clock, capsys):
             for f in range(11):
                 tell_named(f"s{i}", f / 10, "")
     assert capsys.readouterr().err == "  0 %  specialists: s0  (0 s)\n"
+    with bar("a scene", short=True) as tell:
+        tell(0.0, "")
+        tell(0.5, "")
+        clock(3.0)
+        tell(0.6, "")
+    assert capsys.readouterr().err == " 60 %  a scene  (3 s)\n"
 
 
 def test_a_reader_that_went_away_does_not_end_the_work(monkeypatch):

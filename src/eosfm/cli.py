@@ -135,7 +135,9 @@ def show(outcome: Outcome) -> None:
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 """what a disk says that is full, broken, read-only or somebody else's"""
-_LESS_MEMORY = "give it less at once: --batch-size of predict and embed, fit.batch_size and data.chip_size or data.limit of a YAML file"
+_LESS_MEMORY = (
+    "give it less at once: --batch-size of a command; fit.batch_size, data.chip_size or data.limit of a YAML file"
+)
 _INTERRUPTED, _TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 
 

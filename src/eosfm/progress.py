@@ -20,15 +20,16 @@ AT_MOST = 2.0
 
 
 @contextmanager
-def bars(title: str, total: int | None = None) -> Iterator[NamedProgress]:
+def bars(title: str, total: int | None = None, *, short: bool = False) -> Iterator[NamedProgress]:
     """Bars that appear as work begins and leave when it is done; ``total`` adds one over all pieces.
 
     Where stderr is a file or a pipe, a line now and then instead, without control characters: a log shows that it lives.
+    Work that is often over at once (``short``) says nothing in its first seconds.
     """
     console = Console(stderr=True)
     terminal = sys.stderr is not None and sys.stderr.isatty() and not console.is_dumb_terminal
     if not (terminal or console.is_jupyter):
-        yield _Lines(title, total).tell
+        yield _Lines(title, total, short=short).tell
         return
     columns = (
         TextColumn("{task.description}"),
@@ -59,10 +60,10 @@ def bars(title: str, total: int | None = None) -> Iterator[NamedProgress]:
 class _Lines:
     """A plain line at the start, at every tenth of the whole and every half minute: `` 30 %  title: line  (95 s)``."""
 
-    def __init__(self, title: str, total: int | None) -> None:
+    def __init__(self, title: str, total: int | None, *, short: bool) -> None:
         self.title, self.total = title, total
         self.began = time.monotonic()
-        self.last, self.tenth = -EVERY, -1
+        self.last, self.tenth = 0.0 if short else -EVERY, -1
         self.done: dict[str, float] = {}
 
     def tell(self, name: str, fraction: float, line: str) -> None:
@@ -84,7 +85,7 @@ class _Lines:
 
 
 @contextmanager
-def bar(title: str) -> Iterator[Callable[[float, str], None]]:
-    """One bar for one piece of work."""
-    with bars(title) as tell:
+def bar(title: str, *, short: bool = False) -> Iterator[Callable[[float, str], None]]:
+    """One bar for one piece of work; ``short`` as in `bars`."""
+    with bars(title, short=short) as tell:
         yield lambda fraction, line: tell(title, fraction, line)

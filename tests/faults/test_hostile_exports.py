@@ -22,7 +22,7 @@ from eosfm import cli
 from eosfm.bands import BandSet
 from eosfm.config import to_plain
 from eosfm.contracts import CorruptArtifact, ExportError
-from eosfm.engine.exported import CARD, open_export, read_export_card
+from eosfm.engine.exported import CARD, open_export
 from eosfm.engine.runtime import FILES, INPUT
 from eosfm.ensemble import Ensemble
 from eosfm.files import sha256_file
@@ -98,7 +98,10 @@ def test_a_model_of_the_smallest_chips_gives_the_same_in_every_runtime(place, fo
 CARDS = {
     "an absurd chip": ({"chip_size": 32 * 10**9}, "at most 8192"),
     "a chip of nothing": ({"chip_size": 0}, "expected a multiple of 32"),
-    "statistics of other bands": ({"statistics": {"mean": [1.0], "std": [1.0]}}, "statistics of 1 channels for 3 bands"),
+    "statistics of other bands": (
+        {"statistics": {"mean": [1.0], "std": [1.0]}},
+        "statistics of 1 channels for 3 bands",
+    ),
     "no spread": ({"statistics": {"mean": [1.0] * 3, "std": [0.0] * 3}}, "above 0"),
     "colours that are none": ({"colours": ["red", "green"]}, "expected one '#rrggbb'"),
     "a colour too few": ({"colours": ["#000000"]}, "expected one '#rrggbb'"),
@@ -208,7 +211,8 @@ def other_bands(path: Path) -> None:
 
 
 def nothing_said(path: Path) -> None:
-    with rasterio.open(path, "w", driver="GTiff", count=3, height=40, width=40, dtype="float32") as f:
+    size = {"count": 3, "height": 40, "width": 40, "dtype": "float32"}
+    with rasterio.open(path, "w", driver="GTiff", transform=PLACE.transform, crs=PLACE.crs, **size) as f:
         f.write(np.ones((3, 40, 40), np.float32))
 
 

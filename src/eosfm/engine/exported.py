@@ -87,6 +87,8 @@ class ExportCard:
             raise ValueError(f"chip_size {self.chip_size}; expected a multiple of {MIN_SIZE}, at most {MAX_SIDE}")
         if self.statistics is not None:
             self.statistics.require_channels(len(self.bands), "this export")
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError(f"classes {', '.join(self.classes)}: one is there twice")
         require_colours(self.colours, self.classes)
         if (self.kind == FEATURES) != (not self.classes):
             raise ValueError(f"kind {self.kind} with {len(self.classes)} classes")

@@ -65,8 +65,10 @@ except rasterio.errors.RasterioError as e:
 wanted = [b.split(":")[1].split("@")[0] for b in card["bands"]]
 other = sorted(map(str, said)) == sorted(wanted) and list(said) != wanted  # the same names in another order
 if len(x) != len(wanted) or other or tag not in (None, {tag!r}):
-    has = tag or f"{{len(x)}} bands ({{', '.join(map(str, said))}})"
-    sys.exit(f"{{source}} has {{has}}; expected {{', '.join(card['bands'])}}, in this order and unit")
+    says = tag or ", ".join(map(str, said))
+    sys.exit(
+        f"{{source}} has {{len(x)}} bands; expected {{', '.join(card['bands'])}}, in this order and unit. It says: {{says}}"
+    )
 h, w = x.shape[1:]
 invalid = ~np.isfinite(x).all(0)
 x = np.pad(x, ((0, 0), (0, -h % n), (0, -w % n)), mode="edge")

@@ -86,7 +86,7 @@ def predict_scene(
         overwrite: replace ``output`` and any other job's unfinished blocks.
         allow_no_crs: accept a scene without CRS or transform.
         probabilities: also write ``<stem>_probabilities.tif``, float32, one band per class.
-        progress: show a bar on stderr if that is a terminal.
+        progress: show on stderr how far it is, see `eosfm.progress.bars`.
         colours: one (red, green, blue) in 0..255 per class, for the map's colour table.
 
     Raises:

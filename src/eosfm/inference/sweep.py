@@ -88,7 +88,7 @@ class Sweep:
         """Compute and store every block that is not finished yet."""
         started, top = time.monotonic(), -1
         name, count = self.scene.path.name, self.grid.block_count(target)
-        with bar(name) if show else nullcontext() as tell, torch.inference_mode():
+        with bar(name, short=True) if show else nullcontext() as tell, torch.inference_mode():
             for number, block in enumerate(self.grid.blocks(target)):
                 if tell:
                     tell(number / count, f"{name}, {self.ran / max(time.monotonic() - started, 1e-6):.1f} tiles/s")

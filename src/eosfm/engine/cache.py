@@ -300,7 +300,7 @@ def _require(need: int, have: int, what: str, repair: str) -> None:
     if need > 0.9 * have:
         error = ConfigError if what == "memory" else OutputError
         raise error(
-            f"frozen features take {need / 1e9:.1f} GB, the {what} has {have / 1e9:.1f} GB free: {repair}; "
+            f"frozen features take {need / 1e9:.3g} GB, the {what} has {have / 1e9:.3g} GB free: {repair}; "
             "fewer specialists or fit.precision: bf16 make them smaller"
         )
 

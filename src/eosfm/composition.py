@@ -296,6 +296,6 @@ def written_by(folder: Path) -> str:
     )
     again = "eosfm adapt" if (folder / "task.json").exists() else "eosfm compose"
     return (
-        f"{folder} was written by {who}, this is {__version__}: either another version, a development state included, or "
-        f"somebody edited it. What lacks fields cannot be converted; make it again with `{again}`."
+        f"{folder} was written by {who}, this is {__version__}. Its fields are those of another version (a development state "
+        f"may have the same number), or somebody edited it. It cannot be converted; make it again with `{again}`."
     )

@@ -180,7 +180,7 @@ def stripes(width: int, chip: int, gap: int, where: str) -> list[list[int]]:
     if columns < 3 or len(set(edges)) < 4:
         raise DataError(
             f"{where}: {width} pixels give {max(columns, 0)} columns of {chip} with gaps of {gap}, too few for three "
-            "splits; choose smaller chips{' or a smaller gap' if gap else ''}"
+            f"splits; choose smaller chips{' or a smaller gap' if gap else ''}"
         )
     return [[c * chip + i * gap for c in range(edges[i], edges[i + 1])] for i in range(3)]
 

@@ -17,7 +17,7 @@ from eosfm._version import __version__
 from eosfm.bands import BandSet
 from eosfm.composition import FileInfo, Reference
 from eosfm.config import read_json, read_record, record, to_plain
-from eosfm.contracts import PYRAMID_STRIDES, BandError, CorruptArtifact, EosfmError, ExportError, known
+from eosfm.contracts import MAX_CHIP, PYRAMID_STRIDES, BandError, CorruptArtifact, EosfmError, ExportError, known
 from eosfm.engine.runtime import FILES, inference_hint, open_session
 from eosfm.specialists.card import digest_of
 from eosfm.specialists.encoder import MIN_SIZE
@@ -27,8 +27,6 @@ from eosfm.tasks.kinds import KINDS, require_colours
 
 CARD, PARITY, SCRIPT = "model.json", "parity.json", "infer.py"
 FEATURES = "features"
-MAX_SIDE = 8192
-"""of the images to use a model with; a card that says more would ask for more memory than there is"""
 MAX_CHANNELS = 65_535
 """of an output: what a GeoTIFF holds"""
 NODATA = "NaN or infinity in a band is replaced by that band's mean inside the graph; outputs where the input is NaN mean nothing"
@@ -83,8 +81,8 @@ class ExportCard:
             raise ValueError(f"inference_precision {self.inference_precision!r} for {self.precision}")
         if self.kind not in (*KINDS, FEATURES):
             raise ValueError(f"kind {self.kind!r}; {known((*KINDS, FEATURES))}")
-        if not MIN_SIZE <= self.chip_size <= MAX_SIDE or self.chip_size % MIN_SIZE:
-            raise ValueError(f"chip_size {self.chip_size}; expected a multiple of {MIN_SIZE}, at most {MAX_SIDE}")
+        if not MIN_SIZE <= self.chip_size <= MAX_CHIP or self.chip_size % MIN_SIZE:
+            raise ValueError(f"chip_size {self.chip_size}; expected a multiple of {MIN_SIZE}, at most {MAX_CHIP}")
         if self.statistics is not None:
             self.statistics.require_channels(len(self.bands), "this export")
         if len(set(self.classes)) != len(self.classes):

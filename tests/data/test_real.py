@@ -239,7 +239,7 @@ class TestPlainFiles:
                 assert b[0] - (a[-1] + 48) == c[0] - (b[-1] + 48) == gap
                 assert c[-1] + 48 <= width
         for bad in ((100, 64, 0), (512, 256, 0)):
-            with pytest.raises(DataError, match="choose smaller chips$"):
+            with pytest.raises(DataError, match=r"choose smaller chips$"):
                 stripes(*bad, "x")
         for bad in ((512, 64, -1), (512, 0, 0)):
             with pytest.raises(DataError, match="expected 1 or more, and 0 or more"):

@@ -94,8 +94,8 @@ class ExportCard:
             raise ValueError(f"{len(self.classes)} classes, but outputs {[(o.name, o.channels) for o in self.outputs]}")
         if not self.outputs or len({o.name for o in self.outputs}) != len(self.outputs):
             raise ValueError("expected outputs, each with a name of its own")
-        allowed = (None,) if self.kind in ("classification", "multilabel") else (1,)
-        allowed = PYRAMID_STRIDES if self.kind == FEATURES else allowed
+        of_task: tuple[int | None, ...] = (None,) if self.kind in ("classification", "multilabel") else (1,)
+        allowed = PYRAMID_STRIDES if self.kind == FEATURES else of_task
         for o in self.outputs:
             if not 1 <= o.channels <= MAX_CHANNELS or o.stride not in allowed:
                 raise ValueError(

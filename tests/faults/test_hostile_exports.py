@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -192,6 +193,20 @@ def test_a_graph_that_does_not_give_what_the_card_promises_is_refused(place, for
         build = (nodes, 1)
     graph(folder, build)
     with pytest.raises(error, match=says):
+        open_export(folder)(image(BANDS, 1, 32))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_damaged_graph_with_the_right_hash_is_refused_or_runs(forged, seed):
+    """Bytes of the first names and nodes: the runtime's own errors, of whatever class, never reach a user bare."""
+    folder = forged()
+    data, draw = bytearray((folder / "model.onnx").read_bytes()), np.random.default_rng(seed)
+    data[draw.integers(60, 110 if seed < 6 else 3000)] = draw.integers(128, 256)
+    (folder / "model.onnx").write_bytes(data)
+    card = read_export_card_unchecked(folder)
+    info = replace(card.files[0], sha256=sha256_file(folder / "model.onnx"))
+    (folder / CARD).write_text(json.dumps(to_plain(replace(card, files=(info,)).sealed())))
+    with suppress(CorruptArtifact, ExportError):
         open_export(folder)(image(BANDS, 1, 32))
 
 

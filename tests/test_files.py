@@ -199,3 +199,33 @@ def test_a_place_is_checked_before_the_work_and_left_as_it_was(tmp_path: Path):
         require_place(tmp_path / "new")  # an empty file still fits
     assert names(tmp_path) == before
     assert names(tmp_path / "there") == []
+
+
+def test_a_folder_that_another_process_made_meanwhile_is_not_replaced_unasked(tmp_path: Path):
+    with pytest.raises(OutputError, match="made by another process meanwhile"), atomic_folder(tmp_path / "x") as tmp:
+        (tmp / "a").write_text("ours")
+        with atomic_folder(tmp_path / "x") as theirs:
+            (theirs / "a").write_text("theirs")
+    assert (tmp_path / "x" / "a").read_text() == "theirs" and names(tmp_path) == ["x"]
+
+
+@pytest.mark.parametrize("swaps", [True, False])
+def test_a_link_to_a_folder_is_replaced_and_what_it_led_to_stays(tmp_path: Path, monkeypatch, swaps: bool):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "mine").write_text("mine")
+    (tmp_path / "x").symlink_to("real")
+    if not swaps:
+        monkeypatch.setattr("eosfm.files._exchange", lambda *_: False)
+    with atomic_folder(tmp_path / "x", overwrite=True) as tmp:
+        (tmp / "a").write_text("new")
+    assert tree(tmp_path).keys() == {"real/mine", "x/a"} and names(tmp_path) == ["real", "x"]
+    assert not (tmp_path / "x").is_symlink()
+
+
+def test_a_disk_that_refuses_even_tidying_up_is_an_error_of_ours(tmp_path: Path, monkeypatch):
+    def read_only(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "unlink", read_only)
+    with pytest.raises(OutputError, match="Read-only file system"), atomic_file(tmp_path / "x"):
+        read_only()

@@ -12,7 +12,7 @@ SRC = ROOT / "src" / "eosfm"
 # The order of docs/architecture.md: a module may import from its own layer and from lower ones.
 LAYERS = [
     ["contracts", "_version"],
-    ["units", "sensors", "config", "files", "seeding", "cluster", "tasks.kinds", "tasks.boxes"],
+    ["units", "sensors", "config", "files", "seeding", "cluster", "progress", "tasks.kinds", "tasks.boxes"],
     ["bands", "statistics"],
     ["rules", "adaptation"],
     ["specialists", "fusion"],
@@ -23,7 +23,7 @@ LAYERS = [
     ["training"],
     ["benchmark", "report"],
     ["explain"],
-    ["demo", "runs", "queue", "progress"],
+    ["demo", "runs", "queue"],
     [
         "outcomes",
         "commands",
@@ -76,7 +76,7 @@ DOORS = {
         "commands_zoo.py",
         "cli.py",
     },
-    "rich": {"progress.py", "cli.py", "inference/sweep.py"},
+    "rich": {"progress.py", "cli.py"},
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -132,6 +133,11 @@ def show(outcome: Outcome) -> None:
         typer.echo(line)
 
 
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+"""what a disk says that is full, broken, read-only or somebody else's"""
+_LESS_MEMORY = (
+    "give it less at once: --batch-size of a command; fit.batch_size, data.chip_size or data.limit of a YAML file"
+)
 _INTERRUPTED, _TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 
 
@@ -166,6 +172,19 @@ def main() -> None:
     except KeyboardInterrupt:
         typer.echo("interrupted; start the same command again to continue", err=True)
         raise SystemExit(_INTERRUPTED) from None
-    except MemoryError as e:
-        typer.echo(f"error: out of memory ({e}); use a smaller batch_size or chip_size", err=True)
+    except (MemoryError, RuntimeError) as e:
+        if isinstance(e, RuntimeError) and "can't allocate memory" not in str(e):  # how PyTorch says it
+            raise
+        said = str(e).split("memory: ")[-1].split(". Error")[0] or "no more could be had"
+        typer.echo(f"error: out of memory ({said}); {_LESS_MEMORY}", err=True)
+        raise SystemExit(2) from None
+    except OSError as e:
+        if e.errno not in _DISK:
+            raise
+        where = f" {e.filename}" if e.filename else ""
+        typer.echo(
+            f"error: cannot read or write{where}: {e.strerror}; what was finished is kept. Make room, or name a place that "
+            "can be written, and start the same command again",
+            err=True,
+        )
         raise SystemExit(2) from None

@@ -198,7 +198,9 @@ def adapt(
     run = read_run(AdaptRun, config, overrides or ())
     assert isinstance(run, AdaptRun)
     folder = run.output or Path("models") / run.name
+    checkpoints = run.run or Path("runs") / run.name
     require_place(folder, overwrite=overwrite)
+    require_place(checkpoints / "run.json", overwrite=True)
     splits = open_data(run.data)
     try:
         task = TaskSpec(
@@ -228,7 +230,7 @@ def adapt(
     with bar(f"adapting {run.name}") as progress:
         model, _, energy = adapt_ensemble(
             ensemble, splits, task, run.fit, cache=run.cache, cache_folder=run.cache_folder, start=start, selection=run.selection,
-            run=run.run or Path("runs") / run.name, meter=EnergyMeter(), progress=progress, label=run.name,
+            run=checkpoints, meter=EnergyMeter(), progress=progress, label=run.name,
         )  # fmt: skip
     result = score(model, splits.test, run.fit.seed)
     card = save_task_model(
@@ -254,12 +256,14 @@ def evaluate(
     from eosfm.config import to_plain
     from eosfm.contracts import DataError
     from eosfm.data.files import open_data
-    from eosfm.files import write_json
+    from eosfm.files import require_place, write_json
     from eosfm.runs import read_data
     from eosfm.tasks.stored import load_task_model
     from eosfm.training.fit import require_dates
     from eosfm.training.scoring import score
 
+    if output is not None:
+        require_place(output, overwrite=True)
     loaded, card = load_task_model(model, zoo)
     splits = open_data(read_data(config, overrides or ()))
     require_dates(card.task, splits)

@@ -221,7 +221,13 @@ def explain(
 
     if orders < 2 or chips < 1:
         raise ConfigError(f"--orders {orders} --chips {chips}; expected at least 2 and 1")
-    require_place(output, overwrite=overwrite)
+    numbers = output.with_suffix(".json")
+    if numbers == output:
+        raise ConfigError(
+            f"{output} is the page; its numbers go beside it as .json, so give it another ending, as .html"
+        )
+    for path in (output, numbers):
+        require_place(path, overwrite=overwrite)
     loaded, card, splits, _ = _open(model, config, overrides, zoo)
     scene = middle(image, loaded) if image is not None else None
     with bar("explain") as progress:
@@ -234,7 +240,6 @@ def explain(
     write_report(page, output)
     plain = {k: _without_nan(v.tolist() if hasattr(v, "tolist") else v) for k, v in vars(found).items()}
     cka = {"names": alike.names, "matrix": _without_nan(alike.matrix.tolist()), "samples": alike.samples}
-    numbers = output.with_suffix(".json")
     write_json(numbers, {"model": card.name, "weights_sha256": card.weights.sha256, "seed": seed,
                          "data_sha256": splits.test.sha256(), "attribution": plain, "cka": cka})  # fmt: skip
     rows = [("specialist", "Shapley value", "standard error", "ablation drop", "weights %", "signal %")]

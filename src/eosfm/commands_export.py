@@ -120,7 +120,7 @@ def kernels() -> Outcome:
     from eosfm.engine import native
     from eosfm.progress import bar
 
-    if native.built():
+    if native.intact():
         target, did = native.library(), "already built"
     else:
         with bar("kernels") as progress:

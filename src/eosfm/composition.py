@@ -276,5 +276,26 @@ def write_manifest(path: Path, manifest: EnsembleManifest) -> None:
 
 
 def read_manifest(path: Path) -> EnsembleManifest:
-    """The manifest at ``path``; malformed ones are a `CorruptArtifact` with the key path."""
-    return read_record(EnsembleManifest, read_json(path, error=CorruptArtifact), str(path), error=CorruptArtifact)
+    """The manifest at ``path``; malformed ones are a `CorruptArtifact` with the key path and who wrote it."""
+    data = read_json(path, error=CorruptArtifact)
+    try:
+        return read_record(EnsembleManifest, data, str(path), error=CorruptArtifact)
+    except CorruptArtifact as e:
+        raise CorruptArtifact(f"{e}\n{written_by(path.parent)}") from None
+
+
+def written_by(folder: Path) -> str:
+    """A sentence for an ensemble or a task model whose files do not have the fields of this version."""
+    try:
+        data = read_json(folder / MANIFEST, error=CorruptArtifact)
+        version = data.get("eosfm_version") if isinstance(data, dict) else None
+    except CorruptArtifact:
+        version = None
+    who = (
+        f"eosfm {version[:40]}" if isinstance(version, str) and version.isprintable() else "an unknown version of eosfm"
+    )
+    again = "eosfm adapt" if (folder / "task.json").exists() else "eosfm compose"
+    return (
+        f"{folder} was written by {who}, this is {__version__}. Its fields are those of another version (a development state "
+        f"may have the same number), or somebody edited it. It cannot be converted; make it again with `{again}`."
+    )

@@ -12,6 +12,8 @@ Pyramid: TypeAlias = "list[Tensor]"
 
 PYRAMID_CHANNELS: tuple[int, ...] = (40, 80, 160, 320)
 PYRAMID_STRIDES: tuple[int, ...] = (4, 8, 16, 32)
+MAX_CHIP = 8192
+"""side of the largest image that is shown to a model at once; more than that is a slip, and would ask for terabytes"""
 
 
 class Encoder(Protocol):

@@ -9,7 +9,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,8 @@ def atomic_file(path: Path) -> Iterator[Path]:
     except OSError as e:
         raise OutputError(f"cannot write {path}: {e.strerror or e}") from e
     finally:
-        tmp.unlink(missing_ok=True) if path.parent.is_dir() else None
+        with suppress(OSError):  # a read-only disk refuses this, too; what matters is said above
+            tmp.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -76,17 +77,27 @@ def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
                 os.fsync(f.fileno())
         if not path.exists():
             tmp.replace(path)
+        elif not overwrite:
+            raise OutputError(f"{path} was made by another process meanwhile; choose another name, or look at that one")
         elif not _exchange(tmp, path):  # one step: killed at any moment, one of the two is in place
             path.replace(old)
             tmp.replace(path)
         _sync_folder(path.parent)
-        shutil.rmtree(old, ignore_errors=True)
+        _discard(old)
     except OSError as e:
         raise OutputError(f"cannot write {path}: {e.strerror or e}") from e
     finally:
         if old.exists() and not path.exists():
             old.replace(path)  # also after an interrupt
-        shutil.rmtree(tmp, ignore_errors=True)
+        _discard(tmp)
+
+
+def _discard(path: Path) -> None:
+    """Remove a folder, or the link to one that stood in its place."""
+    if path.is_symlink():
+        path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _named(path: Path) -> Path:

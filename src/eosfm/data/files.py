@@ -153,9 +153,10 @@ def _scene(config: DataConfig, bands: BandSet) -> Splits:
     cut = list(_pair(config, bands, config.image, config.labels))
     rows = sorted({at[0] for _, _, at, _ in cut})
     if len(rows) < 6:
+        smaller = "Use a smaller chip_size, or" if config.chip_size > 32 else "Use a larger scene, or"
         raise DataError(
             f"{config.image}: {len(rows)} rows of {config.chip_size} px chips; a split into stripes with gaps needs 6. "
-            "Use a smaller chip_size, or kind: chips with your own split."
+            f"{smaller} kind: chips with your own split."
         )
     n = len(rows)
     first, second = round(0.6 * n), round(0.8 * n)

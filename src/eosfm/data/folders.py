@@ -173,12 +173,14 @@ def stripes(width: int, chip: int, gap: int, where: str) -> list[list[int]]:
     Raises:
         DataError: a stripe would have no column, or ``gap`` is negative.
     """
-    columns = (width - 2 * gap) // chip if gap >= 0 and chip >= 1 else 0
+    if gap < 0 or chip < 1:
+        raise DataError(f"{where}: chips of {chip} pixels with gaps of {gap}; expected 1 or more, and 0 or more")
+    columns = (width - 2 * gap) // chip
     edges = [round(float(e) * columns) for e in np.cumsum((0.0, *FRACTIONS))]
     if columns < 3 or len(set(edges)) < 4:
         raise DataError(
             f"{where}: {width} pixels give {max(columns, 0)} columns of {chip} with gaps of {gap}, too few for three "
-            "splits; choose smaller chips"
+            f"splits; choose smaller chips{' or a smaller gap' if gap else ''}"
         )
     return [[c * chip + i * gap for c in range(edges[i], edges[i + 1])] for i in range(3)]
 

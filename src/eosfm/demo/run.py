@@ -13,7 +13,7 @@ from eosfm.data.chips import Splits
 from eosfm.demo.embedded import embedded_plan
 from eosfm.demo.plan import DemoPlan, SpecialistPlan, TaskPlan
 from eosfm.demo.scene import Mapped, map_scene
-from eosfm.files import sha256_bytes, write_json
+from eosfm.files import require_place, sha256_bytes, write_json
 from eosfm.progress import bars
 from eosfm.specialists.card import SpecialistCard
 from eosfm.specialists.store import verify_specialist
@@ -51,6 +51,8 @@ def run_demo(
         workers: processes side by side; 0 is one per core.
         quick: a smoke test whose scores mean nothing.
     """
+    for path in (out / "phases.json", report):
+        require_place(path, overwrite=True)
     if data is None:
         plan = embedded_plan(seed, quick)
     else:

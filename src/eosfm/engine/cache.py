@@ -6,11 +6,11 @@
 On disk each view of each specialist has a folder of its own, named by the hash of how the view reads its input, the
 specialist's weights, the orientation and the precision; a shard is named by the hash of its chips' pixels. So chips are read
 and hashed at every start, and nothing stale can be used; a specialist that is added later costs its own features only; and
-after pruning the others are not even opened.
+after pruning the others are not even opened. What is damaged is refused (`eosfm.engine.shards`).
 
     <folder>/<hash of a view>/<hash of the pixels>.safetensors       level0..level3, (chips of the shard, c, h, w)
 
-Shards are written whole or not at all; a killed run computes what is missing.
+A killed run computes what is missing.
 """
 
 from __future__ import annotations
@@ -18,32 +18,28 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from eosfm.adaptation import AdaptationPlan
-from eosfm.contracts import PYRAMID_CHANNELS, ConfigError, CorruptArtifact, Pyramid
+from eosfm.contracts import PYRAMID_CHANNELS, ConfigError, Pyramid
 from eosfm.dates import Join, each_date, joined_channels, kept_features
 from eosfm.engine.fused import DTYPES, Fused, Precision, fused
+from eosfm.engine.shards import ShardsOnDisk, write_shard
 from eosfm.ensemble import Ensemble
-from eosfm.files import OutputError, atomic_file, sha256_bytes
+from eosfm.files import OutputError, sha256_bytes
 from eosfm.specialists.encoder import pad
 from eosfm.tasks.boxes import joined_labels, turned_boxes
 
 Progress = Callable[[float, str], None]
-FORMAT = 3
+FORMAT = 4
 SHARD = 64
 """chips per file: some hundred megabytes at most"""
-OPEN = 64
-"""shards of one view that are mapped at once"""
 FEW = 8
 """chips that are computed at once"""
 ORIENTATIONS = 8
@@ -71,13 +67,16 @@ class Features:
     orientations: tuple[int, ...] = (0,)
     boxes_in: tuple[int, int] | None = None
     """``(h, w)`` of the chips where labels are lists of boxes, which turn in their own way"""
+    content: str = ""
+    """the hash of all pixels and labels they were computed of"""
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def of(self, views: Sequence[int]) -> Features:
         """The features of ``views`` only; nothing is copied."""
-        return Features([[row[v] for v in views] for row in self.parts], self.labels, self.orientations, self.boxes_in)
+        few = [[row[v] for v in views] for row in self.parts]
+        return replace(self, parts=few)
 
     def batch(self, indices: Sequence[int], among: Sequence[int] | None = None) -> tuple[list[Pyramid], Tensor]:
         """The pyramids of each view at ``indices``, as `Ensemble.fuse` takes them, and the labels.
@@ -116,27 +115,6 @@ class _InMemory:
 
     def row(self, level: int, index: int) -> Tensor:
         return self.levels[level][index]
-
-
-class _OnDisk:
-    """Shards mapped into memory: a row is read when it is asked for, and the system keeps what fits.
-
-    Few are open at once: a process may have some 65,000 maps, and views, orientations and shards multiply.
-    """
-
-    def __init__(self, shards: list[Path]) -> None:
-        self.shards = shards
-        self._open: OrderedDict[int, list[Tensor]] = OrderedDict()
-
-    def row(self, level: int, index: int) -> Tensor:
-        shard = index // SHARD
-        if shard in self._open:
-            self._open.move_to_end(shard)
-        else:
-            if len(self._open) == OPEN:
-                self._open.popitem(last=False)
-            self._open[shard] = _read(self.shards[shard], [f"level{i}" for i in range(len(PYRAMID_CHANNELS))])
-        return self._open[shard][level][index % SHARD]
 
 
 def cached_features(
@@ -182,7 +160,12 @@ def cached_features(
         weights = [weights_sha256(e) for e in ensemble.encoders]
         places = [[folder / _key(ensemble, v, weights, t, precision, pooled, *series) for v in views] for t in turns]
         there = sum(f.stat().st_size for row in places for p in row for f in p.glob("*.safetensors"))
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise OutputError(
+                f"cannot write features into {folder}: {e.strerror}; choose another cache_folder"
+            ) from None
         _require(
             need - there,
             shutil.disk_usage(folder).free,
@@ -197,14 +180,16 @@ def cached_features(
     kept: list[list[list[Pyramid]]] = [[[] for _ in views] for _ in turns]
     files: list[list[list[Path]]] = [[[] for _ in views] for _ in turns]
     labels: list[Tensor] = []
+    content = hashlib.sha256()
     for shard in range(count):
         x, y = chips.batch(range(shard * SHARD, min(len(chips), (shard + 1) * SHARD)))
         labels.append(y)
-        name = "" if folder is None else f"{_content(x)}.safetensors"
+        name = f"{_content(x)}.safetensors"
+        content.update(f"{name} {_content(y)}".encode())
         for t, turn in enumerate(turns):
             for v, place in enumerate(places[t] if places else ()):
                 files[t][v].append(place / name)
-            todo = [v for v in views if folder is None or not files[t][v][-1].exists()]
+            todo = [v for v in views if folder is None or not files[t][v][-1].is_file()]
             if folder is not None and todo:  # what was there may have been other data's
                 here = need * len(x) * len(todo) // (len(chips) * len(turns) * len(views))
                 _require(
@@ -219,16 +204,15 @@ def cached_features(
                 if folder is None:
                     kept[t][v].append(levels)
                 else:
-                    _write(files[t][v][-1], {f"level{i}": m.contiguous() for i, m in enumerate(levels)})
+                    write_shard(files[t][v][-1], levels)
         if progress:
             progress((shard + 1) / count, line)
     if folder is None:
         parts: list[list[Part]] = [[_joined(view) for view in row] for row in kept]
     else:
-        parts = [[_OnDisk(f) for f in row] for row in files]
-    return Features(
-        parts, joined_labels(labels), turns, chips.size if getattr(chips, "kind", "") == "detection" else None
-    )
+        parts = [[ShardsOnDisk(f, SHARD, len(PYRAMID_CHANNELS)) for f in row] for row in files]
+    boxes_in = chips.size if getattr(chips, "kind", "") == "detection" else None
+    return Features(parts, joined_labels(labels), turns, boxes_in, content.hexdigest())
 
 
 def can_pool(ensemble: Ensemble, kind: str) -> bool:
@@ -321,26 +305,11 @@ def _joined(shards: list[Pyramid]) -> Part:
     return part
 
 
-def _write(path: Path, tensors: dict[str, Tensor]) -> None:
-    with atomic_file(path) as tmp:
-        save_file(tensors, tmp)
-
-
-def _read(path: Path, names: list[str]) -> list[Tensor]:
-    try:
-        with safe_open(path, framework="pt") as f:
-            return [f.get_tensor(n) for n in names]
-    except (SafetensorError, OSError) as e:
-        raise CorruptArtifact(
-            f"{path} is not what was written ({e}); delete this file, and it is computed again"
-        ) from None
-
-
 def _require(need: int, have: int, what: str, repair: str) -> None:
     if need > 0.9 * have:
         error = ConfigError if what == "memory" else OutputError
         raise error(
-            f"frozen features take {need / 1e9:.1f} GB, the {what} has {have / 1e9:.1f} GB free: {repair}; "
+            f"frozen features take {need / 1e9:.3g} GB, the {what} has {have / 1e9:.3g} GB free: {repair}; "
             "fewer specialists or fit.precision: bf16 make them smaller"
         )
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from eosfm.contracts import ExportError
 from eosfm.engine.graph import Graph
 from eosfm.engine.runtime import FILES, INPUT, quiet_openvino
+from eosfm.files import OutputError
 from eosfm.specialists.encoder import MIN_SIZE
 
 OPSET = 20
@@ -66,6 +67,7 @@ def write_openvino(
 
     Raises:
         ExportError: OpenVINO cannot express the graph with open sizes.
+        OutputError: the disk is full.
     """
     quiet_openvino()
     import openvino
@@ -83,7 +85,10 @@ def write_openvino(
         raise ExportError("the OpenVINO graph has fixed sizes where batch, height and width must stay open")
     if calibration is not None:
         model = _quantised(model, [c.numpy() for c in torch.split(calibration, 1)])
-    openvino.save_model(model, folder / FILES["openvino"][0], compress_to_fp16=half)
+    try:
+        openvino.save_model(model, folder / FILES["openvino"][0], compress_to_fp16=half)
+    except RuntimeError as e:  # how OpenVINO reports a full disk
+        raise OutputError(f"cannot write {folder / FILES['openvino'][0]}: {e}; is the disk full?") from None
 
 
 def _quantised(model: Any, chips: Sequence[Any]) -> Any:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from eosfm.composition import FileInfo, reference_to
 from eosfm.config import to_plain
-from eosfm.contracts import PYRAMID_STRIDES, ConfigError, ExportError, known, missing_extra
+from eosfm.contracts import MAX_CHIP, PYRAMID_STRIDES, ConfigError, ExportError, known, missing_extra
 from eosfm.engine.convert import write_onnx, write_openvino
 from eosfm.engine.exported import CARD, FEATURES, PARITY, SCRIPT, ExportCard, Exported, Output, open_export
 from eosfm.engine.graph import graph_of
@@ -110,8 +110,8 @@ def export(
     if not isinstance(ensemble, Ensemble):
         raise ConfigError(f"only ensembles of specialists are exported, not a {type(ensemble).__name__}")
     side = chip_size or (task.chip_size if task else max(c.chip_size for c in ensemble.cards))
-    if side < MIN_SIZE or side % MIN_SIZE:
-        raise ConfigError(f"chip_size {side}; expected a multiple of {MIN_SIZE}")
+    if not MIN_SIZE <= side <= MAX_CHIP or side % MIN_SIZE:
+        raise ConfigError(f"chip_size {side}; expected a multiple of {MIN_SIZE}, at most {MAX_CHIP}")
     require_place(folder, overwrite=overwrite)
     graph = graph_of(ensemble, None if isinstance(model, Ensemble) else model.head)
     outputs = _outputs(ensemble, model)

@@ -17,16 +17,18 @@ from eosfm._version import __version__
 from eosfm.bands import BandSet
 from eosfm.composition import FileInfo, Reference
 from eosfm.config import read_json, read_record, record, to_plain
-from eosfm.contracts import BandError, CorruptArtifact, EosfmError, ExportError, known
+from eosfm.contracts import MAX_CHIP, PYRAMID_STRIDES, BandError, CorruptArtifact, EosfmError, ExportError, known
 from eosfm.engine.runtime import FILES, inference_hint, open_session
 from eosfm.specialists.card import digest_of
 from eosfm.specialists.encoder import MIN_SIZE
 from eosfm.specialists.store import require_file
 from eosfm.statistics import BandStatistics
-from eosfm.tasks.kinds import KINDS
+from eosfm.tasks.kinds import KINDS, require_colours
 
 CARD, PARITY, SCRIPT = "model.json", "parity.json", "infer.py"
 FEATURES = "features"
+MAX_CHANNELS = 65_535
+"""of an output: what a GeoTIFF holds"""
 NODATA = "NaN or infinity in a band is replaced by that band's mean inside the graph; outputs where the input is NaN mean nothing"
 
 
@@ -79,14 +81,27 @@ class ExportCard:
             raise ValueError(f"inference_precision {self.inference_precision!r} for {self.precision}")
         if self.kind not in (*KINDS, FEATURES):
             raise ValueError(f"kind {self.kind!r}; {known((*KINDS, FEATURES))}")
-        if self.chip_size < MIN_SIZE or self.chip_size % MIN_SIZE:
-            raise ValueError(f"chip_size {self.chip_size}; expected a multiple of {MIN_SIZE}")
+        if not MIN_SIZE <= self.chip_size <= MAX_CHIP or self.chip_size % MIN_SIZE:
+            raise ValueError(f"chip_size {self.chip_size}; expected a multiple of {MIN_SIZE}, at most {MAX_CHIP}")
+        if self.statistics is not None:
+            self.statistics.require_channels(len(self.bands), "this export")
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError(f"classes {', '.join(self.classes)}: one is there twice")
+        require_colours(self.colours, self.classes)
         if (self.kind == FEATURES) != (not self.classes):
             raise ValueError(f"kind {self.kind} with {len(self.classes)} classes")
         if self.kind != FEATURES and [o.channels for o in self.outputs] != [len(self.classes)]:
             raise ValueError(f"{len(self.classes)} classes, but outputs {[(o.name, o.channels) for o in self.outputs]}")
         if not self.outputs or len({o.name for o in self.outputs}) != len(self.outputs):
             raise ValueError("expected outputs, each with a name of its own")
+        of_task: tuple[int | None, ...] = (None,) if self.kind in ("classification", "multilabel") else (1,)
+        allowed = PYRAMID_STRIDES if self.kind == FEATURES else of_task
+        for o in self.outputs:
+            if not 1 <= o.channels <= MAX_CHANNELS or o.stride not in allowed:
+                raise ValueError(
+                    f"output {o.name}: {o.channels} channels, stride {o.stride}; expected 1 to {MAX_CHANNELS}, and of "
+                    f"{self.kind} stride {' or '.join(map(str, allowed))}"
+                )
 
     def bandset(self) -> BandSet:
         """What channel ``i`` of the input is."""
@@ -135,8 +150,19 @@ class Exported:
             arrays = self.session.run(image)
         except RuntimeError as e:
             raise ExportError(f"{self.folder}: the runtime failed on an input of {tuple(image.shape)}: {e}") from e
-        outputs = [torch.from_numpy(np.ascontiguousarray(a, np.float32)) for a in arrays]
+        outputs = [self._checked(o, a, image.shape) for o, a in zip(self.card.outputs, arrays, strict=True)]
         return [o[..., :h, :w] if o.ndim == 4 and self.card.kind != FEATURES else o for o in outputs]
+
+    def _checked(self, output: Output, array: np.ndarray[Any, Any], shape: tuple[int, ...]) -> Tensor:
+        """An output as a tensor; `CorruptArtifact` if it is not what the card promises of an image of ``shape``."""
+        step = output.stride
+        want = (shape[0], output.channels, *((side // step for side in shape[2:]) if step else ()))
+        if array.shape != want or array.dtype.kind != "f":
+            raise CorruptArtifact(
+                f"{self.folder}: its graph gives {output.name} as {array.dtype} {array.shape} for {shape}; {CARD} promises "
+                f"real numbers {want}. Export the model again."
+            )
+        return torch.from_numpy(np.ascontiguousarray(array, np.float32))
 
 
 def is_export(folder: Path) -> bool:
@@ -154,7 +180,13 @@ def read_export_card(folder: Path) -> ExportCard:
     if path.is_symlink():
         raise CorruptArtifact(f"{path}: not a plain file")
     data: Any = read_json(path, error=CorruptArtifact)
-    card = read_record(ExportCard, data, str(path), error=CorruptArtifact)
+    try:
+        card = read_record(ExportCard, data, str(path), error=CorruptArtifact)
+    except CorruptArtifact as e:
+        who = str(data.get("eosfm_version"))[:40] if isinstance(data, dict) else "?"
+        raise CorruptArtifact(
+            f"{e}\nIt says eosfm {who} wrote it, this is {__version__}. Export the model again."
+        ) from None
     if card.digest != digest_of(data):
         raise CorruptArtifact(
             f"{path}: was edited after eosfm wrote it, so the model may be fed with wrong bands or units. Export it again."

@@ -31,7 +31,7 @@ class Session:
     """A graph ready to run."""
 
     run: Callable[[Array], list[Array]]
-    """``(b, c, h, w)`` -> its outputs"""
+    """``(b, c, h, w)`` -> its outputs; a runtime that fails raises `RuntimeError`"""
     channels: int | None
     """channels of the input; None where the graph leaves them open"""
     outputs: tuple[str, ...]
@@ -64,22 +64,26 @@ def _onnx(path: Path) -> Session:
     from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
     refusals = (errors.Fail, errors.InvalidArgument, errors.InvalidGraph, errors.InvalidProtobuf, errors.NoModel,
-                errors.NotImplemented, errors.RuntimeException)  # fmt: skip  # they share no class of their own
+                errors.NotImplemented, errors.RuntimeException,
+                UnicodeDecodeError)  # fmt: skip  # they share no class of their own; the last is of names in a damaged graph
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
     try:
         # from bytes: a graph that names other files on this machine cannot be opened
         session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+        inputs, outputs = session.get_inputs(), tuple(o.name for o in session.get_outputs())
     except refusals as e:
         raise _unreadable(path, "ONNX Runtime", e) from None
-    inputs, outputs = session.get_inputs(), tuple(o.name for o in session.get_outputs())
     if len(inputs) != 1 or inputs[0].name != INPUT:
         raise CorruptArtifact(f"{path}: inputs {[i.name for i in inputs]}; expected one, {INPUT!r}")
     channels = inputs[0].shape[1] if len(inputs[0].shape) == 4 else None
 
     def run(x: Array) -> list[Array]:
-        return [np.asarray(y) for y in session.run(None, {INPUT: np.ascontiguousarray(x)})]
+        try:
+            return [np.asarray(y) for y in session.run(None, {INPUT: np.ascontiguousarray(x)})]
+        except refusals as e:
+            raise RuntimeError(" ".join(str(e).split())[:300]) from None
 
     return Session(run, channels if isinstance(channels, int) else None, outputs, "f32")
 

@@ -1,4 +1,7 @@
-"""The inference script that goes with an export: numpy, rasterio and the runtime, neither eosfm nor PyTorch."""
+"""The inference script that goes with an export: numpy, rasterio and the runtime, neither eosfm nor PyTorch.
+
+It is for people to change, so it stays short; but it refuses what would give a wrong map or destroy a file.
+"""
 
 from __future__ import annotations
 
@@ -47,11 +50,25 @@ def run(tile):
 """
 _BODY = """
 
+if len(sys.argv) != 3:
+    sys.exit("usage: python infer.py SCENE.tif OUTPUT.tif")
+source, output = Path(sys.argv[1]), Path(sys.argv[2])
+if not output.parent.is_dir() or (output.exists() and source.exists() and output.samefile(source)):
+    sys.exit(f"{{output}}: expected a new file in a folder that is there, and not the scene itself")
 n, step = card["chip_size"], {step}
-with rasterio.open(sys.argv[1]) as scene:
-    x, where, crs = scene.read(out_dtype="float32", masked=True).filled(np.nan), scene.transform, scene.crs
-if len(x) != len(card["bands"]):
-    sys.exit(f"{{sys.argv[1]}} has {{len(x)}} bands; expected {{', '.join(card['bands'])}}")
+try:
+    with rasterio.open(source) as scene:
+        x, where, crs = scene.read(out_dtype="float32", masked=True).filled(np.nan), scene.transform, scene.crs
+        said, tag = scene.descriptions, scene.tags().get("EOSFM_BANDS")
+except rasterio.errors.RasterioError as e:
+    sys.exit(f"cannot read {{source}}: {{e}}; expected a GeoTIFF")
+wanted = [b.split(":")[1].split("@")[0] for b in card["bands"]]
+other = sorted(map(str, said)) == sorted(wanted) and list(said) != wanted  # the same names in another order
+if len(x) != len(wanted) or other or tag not in (None, {tag!r}):
+    says = tag or ", ".join(map(str, said))
+    sys.exit(
+        f"{{source}} has {{len(x)}} bands; expected {{', '.join(card['bands'])}}, in this order and unit. It says: {{says}}"
+    )
 h, w = x.shape[1:]
 invalid = ~np.isfinite(x).all(0)
 x = np.pad(x, ((0, 0), (0, -h % n), (0, -w % n)), mode="edge")
@@ -62,8 +79,15 @@ for top in range(0, x.shape[1], n):
 out = np.concatenate(rows, axis=-2)[0, :, : -(-h // step), : -(-w // step)]
 {finish}
 profile = dict(driver="GTiff", count=len(out), height=out.shape[1], width=out.shape[2], dtype=out.dtype.name, crs=crs)
-with rasterio.open(sys.argv[2], "w", transform=where * where.scale(step), nodata={nodata}, **profile) as target:
-    target.write(out)
+part = output.with_name(f".{{output.name}}.part")  # a run that fails leaves what was there
+try:
+    with rasterio.open(part, "w", transform=where * where.scale(step), nodata={nodata}, **profile) as target:
+        target.write(out)
+    part.replace(output)
+except (rasterio.errors.RasterioError, OSError) as e:
+    sys.exit(f"cannot write {{output}}: {{e}}")
+finally:
+    part.unlink(missing_ok=True)
 """
 _FINISH = {
     "classes": "out = out.argmax(0)[None].astype(np.uint8)\nout[:, invalid] = 255",
@@ -85,6 +109,7 @@ def inference_script(card: ExportCard) -> str:
     )
     body = _BODY.format(
         step=card.outputs[0].stride or 1,
+        tag=str(card.bandset()),
         tile="np.broadcast_to(z[..., None, None], (*z.shape, n, n))" if vector else "z",
         finish=_FINISH["classes" if classes else card.kind],
         nodata="255" if classes else "float('nan')",

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eosfm.bands import BandSet
-from eosfm.contracts import ConfigError, RasterError, known
+from eosfm.contracts import MAX_CHIP, ConfigError, RasterError, known
 from eosfm.inference.parts import PartFolder, claim, publish
 from eosfm.inference.raster import Layout, write_cog
 from eosfm.inference.scene import SceneReader
@@ -86,7 +86,7 @@ def predict_scene(
         overwrite: replace ``output`` and any other job's unfinished blocks.
         allow_no_crs: accept a scene without CRS or transform.
         probabilities: also write ``<stem>_probabilities.tif``, float32, one band per class.
-        progress: show a bar on stderr if that is a terminal.
+        progress: show on stderr how far it is, see `eosfm.progress.bars`.
         colours: one (red, green, blue) in 0..255 per class, for the map's colour table.
 
     Raises:
@@ -156,8 +156,10 @@ def _check(model: SceneModel, output: Path, *, probabilities: bool, colours: Col
         raise ConfigError(f"{output} would be a GeoTIFF; give it a name that ends in .tif")
     if model.kind not in KINDS:
         raise ConfigError(f"unknown kind of model {model.kind!r}; {known(KINDS)}")
-    if model.chip_size < 32 or model.chip_size % 32:
-        raise ConfigError(f"chip_size {model.chip_size} must be a positive multiple of 32, the coarsest stride")
+    if not 32 <= model.chip_size <= MAX_CHIP or model.chip_size % 32:
+        raise ConfigError(
+            f"chip_size {model.chip_size} must be a multiple of 32, the coarsest stride, and at most {MAX_CHIP}"
+        )
     if not model.names or len(set(model.names)) < len(model.names):
         raise ConfigError(f"the model must name each output channel once; its names are {model.names}")
     if batch_size < 1:

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from eosfm.bands import BandSet
@@ -26,6 +25,7 @@ from eosfm.contracts import EosfmError
 from eosfm.inference.parts import PartFolder, Stats
 from eosfm.inference.scene import SceneReader
 from eosfm.inference.tiling import Blend, Block, TileGrid, any_valid, pad_edges
+from eosfm.progress import bar
 
 KINDS = ("classes", "values", "features")
 NO_CLASS = 255
@@ -86,14 +86,12 @@ class Sweep:
 
     def run(self, target: int, *, show: bool) -> None:
         """Compute and store every block that is not finished yet."""
-        bar = Progress(
-            TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(),
-            TextColumn("{task.fields[speed]:.1f} tiles/s"), console=Console(stderr=True), transient=True, disable=not show,
-        )  # fmt: skip
         started, top = time.monotonic(), -1
-        with bar, torch.inference_mode():
-            task = bar.add_task(self.scene.path.name, total=self.grid.block_count(target), speed=0.0)
-            for block in self.grid.blocks(target):
+        name, count = self.scene.path.name, self.grid.block_count(target)
+        with bar(name, short=True) if show else nullcontext() as tell, torch.inference_mode():
+            for number, block in enumerate(self.grid.blocks(target)):
+                if tell:
+                    tell(number / count, f"{name}, {self.ran / max(time.monotonic() - started, 1e-6):.1f} tiles/s")
                 if block.top != top:
                     top, self._columns = block.top, {}
                 if block.index not in self.part.done:
@@ -101,7 +99,6 @@ class Sweep:
                         self.part.save(block.index, {}, {})
                     else:
                         self.part.save(block.index, *self._compute(block))
-                bar.update(task, advance=1, speed=self.ran / max(time.monotonic() - started, 1e-6))
 
     def _compute(self, block: Block) -> tuple[dict[str, NDArray[Any]], Stats]:
         """The block's arrays by name (none if it has no valid pixel) and its statistics."""

@@ -79,13 +79,13 @@ class TileGrid:
             raise ConfigError(f"stride {self.stride} must divide the chip size {self.chip}")
         if not 0 <= self.overlap < self.chip:
             raise ConfigError(
-                f"overlap {self.overlap} must lie in 0..{self.chip - 1} (chip size {self.chip}): "
+                f"overlap {self.overlap} must lie in 0..{self.chip - self.stride} (chip size {self.chip}): "
                 "a negative one leaves gaps between tiles, a larger one never advances"
             )
         if self.overlap % self.stride:
             raise ConfigError(
                 f"overlap {self.overlap} must be a multiple of the model's stride {self.stride}; "
-                f"the nearest is {round(self.overlap / self.stride) * self.stride}"
+                f"the nearest is {min(round(self.overlap / self.stride) * self.stride, self.chip - self.stride)}"
             )
 
     @property

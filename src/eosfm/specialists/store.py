@@ -97,7 +97,10 @@ def require_file(path: Path, sha256: str, size: int) -> None:
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
     """Write a safetensors file; a full disk is an `OutputError`. Call it inside an `atomic_folder`."""
     try:
+        path.touch()
+        mode = path.stat().st_mode
         save_file(tensors, path, metadata=metadata)
+        path.chmod(mode)  # safetensors makes files that only their maker can read: no zoo for two on one machine
     except SafetensorError as e:  # how safetensors reports a full disk
         raise OutputError(f"cannot write {path}: {e}") from e
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from copy import copy
@@ -22,9 +21,7 @@ from eosfm.fusion.fuse import Conv1x1
 from eosfm.fusion.projected import projected
 from eosfm.specialists.encoder import MIN_SIZE, pad
 from eosfm.tasks.heads import PixelHead, SceneHead
-from eosfm.tasks.kinds import IGNORE, KINDS, OBJECTS
-
-_COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
+from eosfm.tasks.kinds import IGNORE, KINDS, OBJECTS, require_colours
 
 
 @record
@@ -63,10 +60,7 @@ class TaskSpec:
             raise ValueError("a task needs at least one class (or the name of the value it predicts)")
         if len(set(self.classes)) != len(self.classes):
             raise ValueError(f"classes {', '.join(self.classes)}: each needs a name of its own")
-        if self.colours and (len(self.colours) != len(self.classes) or not all(map(_COLOUR.fullmatch, self.colours))):
-            raise ValueError(
-                f"colours {self.colours}: expected one '#rrggbb' for each of {len(self.classes)} classes, or none"
-            )
+        require_colours(self.colours, self.classes)
         if self.kind == "segmentation" and len(self.classes) > IGNORE:
             raise ValueError(
                 f"{len(self.classes)} classes; a segmentation has at most {IGNORE}: label {IGNORE} is ignored"

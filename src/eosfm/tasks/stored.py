@@ -14,7 +14,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from eosfm.composition import MANIFEST, FileInfo, from_manifest, manifest_of, read_manifest, write_manifest
+from eosfm.composition import MANIFEST, FileInfo, from_manifest, manifest_of, read_manifest, write_manifest, written_by
 from eosfm.config import read_json, read_record, record, to_plain
 from eosfm.contracts import CorruptArtifact, ZooError
 from eosfm.ensemble import Ensemble
@@ -102,9 +102,11 @@ def load_task_model(folder: Path, zoo: Path | None = None) -> tuple[TaskModel, T
             else "a folder"
         )
         raise ZooError(f"{folder} is {what} without {TASK}; expected a task model, which `eosfm adapt` makes")
-    card = read_record(
-        TaskCard, read_json(folder / TASK, error=CorruptArtifact), str(folder / TASK), error=CorruptArtifact
-    )
+    data = read_json(folder / TASK, error=CorruptArtifact)
+    try:
+        card = read_record(TaskCard, data, str(folder / TASK), error=CorruptArtifact)
+    except CorruptArtifact as e:
+        raise CorruptArtifact(f"{e}\n{written_by(folder)}") from None
     ensemble = from_manifest(read_manifest(folder / MANIFEST), folder, zoo=zoo)
     model = TaskModel(ensemble, card.task)
     require_file(folder / WEIGHTS, card.weights.sha256, card.weights.bytes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from pickle import UnpicklingError  # the name of torch's refusal; nothing is unpickled here
 from typing import Any
@@ -21,8 +22,13 @@ class AtomicCheckpoints(CheckpointIO):
         with atomic_file(Path(path)) as tmp:
             try:
                 torch.save(checkpoint, tmp)
-            except RuntimeError as e:  # how torch reports a full disk
-                raise OutputError(f"cannot write {path}: {str(e).splitlines()[0]}") from e
+            except RuntimeError as e:  # how torch reports a full disk, in words that do not say so
+                free = shutil.disk_usage(tmp.parent).free / 1e6
+                reason = str(e).splitlines()[0]
+                raise OutputError(
+                    f"cannot write {path}: is the disk full? It has {free:.0f} MB free. Make room and start the same command "
+                    f"again; the checkpoint before this one is kept ({reason})"
+                ) from e
 
     def load_checkpoint(self, path: Any, *_: Any, **__: Any) -> dict[str, Any]:
         """Tensors and plain values only; anything else is refused."""

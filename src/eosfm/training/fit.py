@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from eosfm._version import __version__
 from eosfm.config import to_plain
 from eosfm.contracts import ConfigError, Pyramid
-from eosfm.data.chips import Splits
+from eosfm.data.chips import Chips, Splits
 from eosfm.engine.cache import ORIENTATIONS, cached_features, can_pool
 from eosfm.ensemble import Ensemble
 from eosfm.files import require_place
@@ -201,6 +201,8 @@ def adapt_ensemble(
             turns = 1 if not config.augment else ORIENTATIONS if h == w else ORIENTATIONS // 2
             train = keep(splits.train, orientations=turns, label=f"{label}: frozen features, training chips")
             check = keep(splits.validation, label=f"{label}: frozen features, validation chips")
+            if not isinstance(splits.train, Chips):  # whose hash is of a sample: here every chip was read
+                identity += train.content + check.content
         result = fit(
             model, task.kind, len(task.classes),
             train if cache else splits.train, check if cache else splits.validation, config,

@@ -91,7 +91,7 @@ def test_regression_labels_may_be_anything_and_missing():
             r"labels \(4, 8, 9\); segmentation of 4 images .* has \(4, 8, 8\)",
         ),
         ({"labels": torch.zeros(4, 4, 4, dtype=torch.long)}, r"labels \(4, 4, 4\)"),
-        ({"kind": "detection", "labels": torch.zeros(4)}, "unknown task kind 'detection'; known: segmentation"),
+        ({"kind": "tracking", "labels": torch.zeros(4)}, "unknown task kind 'tracking'; known: segmentation"),
     ],
 )
 def test_what_does_not_fit_together_is_refused(changes: dict, says: str):

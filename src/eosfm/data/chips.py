@@ -14,7 +14,7 @@ from torch import Tensor
 from eosfm.bands import BandSet
 from eosfm.contracts import DataError
 from eosfm.data.footprints import Footprint, require_apart
-from eosfm.data.labels import fits, label_shape, require_labels
+from eosfm.data.labels import fits, label_shape, require_labels, shown
 from eosfm.inference.plausibility import unit_warnings
 from eosfm.seeding import purpose_seed
 from eosfm.statistics import BandStatistics, band_statistics
@@ -60,7 +60,7 @@ class Chips:
         shape = (n, *label_shape(self.kind, len(self.classes), self.size))
         if not fits(tuple(self.labels.shape), shape):
             raise DataError(
-                f"{self.name}: labels {tuple(self.labels.shape)}; {self.kind} of {n} images {size} has {shape}"
+                f"{self.name}: labels {tuple(self.labels.shape)}; {self.kind} of {n} images {size} has {shown(shape)}"
             )
         if self.ids and (len(self.ids) != n or len(set(self.ids)) != n):
             raise DataError(f"{self.name}: {len(self.ids)} ids, {len(set(self.ids))} different ones, for {n} chips")

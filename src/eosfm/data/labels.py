@@ -18,6 +18,11 @@ def label_shape(kind: str, classes: int, size: tuple[int, int]) -> tuple[int | N
     return shapes.get(kind, size)
 
 
+def shown(shape: tuple[int | None, ...]) -> str:
+    """As a message has it: ``(2, any, 5)``."""
+    return f"({', '.join('any' if s is None else str(s) for s in shape)})"
+
+
 def fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
     """Whether a label of ``shape`` is one of `label_shape`."""
     return len(shape) == len(expected) and all(e in (None, s) for s, e in zip(shape, expected, strict=True))

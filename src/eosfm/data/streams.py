@@ -13,7 +13,7 @@ from torch import Tensor
 
 from eosfm.bands import BandSet
 from eosfm.contracts import DataError
-from eosfm.data.labels import fits, label_shape, require_labels
+from eosfm.data.labels import fits, label_shape, require_labels, shown
 from eosfm.inference.plausibility import unit_warnings
 from eosfm.statistics import BandStatistics, band_statistics
 from eosfm.tasks.boxes import stacked
@@ -78,7 +78,7 @@ class StreamedChips:
             )
         shape = label_shape(self.kind, len(self.classes), self.size)
         if not fits(tuple(y.shape), shape):
-            raise DataError(f"{self.name}, {key}: label {tuple(y.shape)}; {self.kind} has {shape}")
+            raise DataError(f"{self.name}, {key}: label {tuple(y.shape)}; {self.kind} has {shown(shape)}")
         require_labels(self.kind, y[None], len(self.classes), f"{self.name}, {key}", self.size)
         return x.float(), y
 

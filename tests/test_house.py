@@ -28,6 +28,7 @@ LAYERS = [
         "outcomes",
         "commands",
         "commands_bench",
+        "commands_data",
         "commands_explain",
         "commands_export",
         "commands_scene",
@@ -70,6 +71,7 @@ DOORS = {
     "typer": {
         "commands.py",
         "commands_bench.py",
+        "commands_data.py",
         "commands_explain.py",
         "commands_export.py",
         "commands_scene.py",

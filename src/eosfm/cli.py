@@ -13,7 +13,15 @@ from typing import Any
 import typer
 import typer.core
 
-from eosfm import commands, commands_bench, commands_explain, commands_export, commands_scene, commands_zoo
+from eosfm import (
+    commands,
+    commands_bench,
+    commands_data,
+    commands_explain,
+    commands_export,
+    commands_scene,
+    commands_zoo,
+)
 from eosfm._version import __version__
 from eosfm.contracts import EosfmError, missing_extra
 from eosfm.outcomes import Outcome
@@ -51,6 +59,7 @@ COMMANDS: dict[str, Callable[..., Outcome]] = {
     "zoo pull": commands_zoo.zoo_pull,
     "zoo export-stac": commands_zoo.zoo_export_stac,
     "zoo export-pangaea": commands_zoo.zoo_export_pangaea,
+    "fetch": commands_data.fetch,
     "train": commands.train,
     "pretrain": commands.pretrain,
     "compose": commands.compose,

@@ -103,8 +103,11 @@ class Sheet:
         """Which files, and where they come from."""
         held = self.held_by or self.name
         wanted = self.paths[0] if self.files == 1 else f"geobench_{held}.0000 to {self.files - 1:04d}.part.tortilla"
-        get = f"hf download aialliance/{held} --repo-type dataset --include 'geobench_*' --local-dir FOLDER"
-        return Layout(f"GEO-Bench-2, {self.name}", wanted, f"{get} ({_HUB}/{held}; its size is not stated)")
+        get = (
+            f"eosfm fetch geobench2-{self.name} FOLDER, which tells the size, goes on where it broke and checks the hash; or "
+            f"hf download aialliance/{held} --repo-type dataset --include 'geobench_*' --local-dir FOLDER"
+        )
+        return Layout(f"GEO-Bench-2, {self.name}", wanted, f"{get} ({_HUB}/{held})")
 
 
 def _about(title: str, bands: str, kind: str, classes: tuple[str, ...], licence: str, source: str) -> About:

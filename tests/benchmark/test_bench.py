@@ -301,7 +301,7 @@ def test_frozen_probes_keep_features_in_the_cache_folder(measured, tmp_path, mon
     assert files
     theirs = {(r["case"], r["model"], r["seed"]): r["metrics"] for r in Ledger(measured.folder).rows()}
     assert [r["metrics"] for r in done.rows] == [theirs["scenes", r["model"], 0] for r in done.rows]
-    monkeypatch.setattr("eosfm.engine.cache._write", lambda *_: pytest.fail("computed again"))
+    monkeypatch.setattr("eosfm.engine.cache.write_shard", lambda *_: pytest.fail("computed again"))
     again = run_suite(replace(suite, output=tmp_path / "again"))
     assert [r["metrics"] for r in again.rows] == [r["metrics"] for r in done.rows] and not again.problems
     assert files == {p: p.stat().st_mtime_ns for p in (tmp_path / "features").rglob("*.safetensors")}

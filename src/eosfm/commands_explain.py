@@ -290,7 +290,7 @@ def _open(
     from eosfm.tasks.stored import load_task_model
 
     loaded, card = load_task_model(model, zoo)
-    require_maps(card.task, "what this command looks at")
+    require_maps(card.task, "this command")
     splits = open_data(read_data(config, overrides or ()))
     return loaded, card, splits, read_fit(config, overrides or ())
 

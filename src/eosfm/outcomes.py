@@ -41,15 +41,20 @@ def score_table(result: Scores, splits: object) -> tuple[tuple[tuple[str, ...], 
 def no_better(result: Scores, constant: Scores, kind: str) -> tuple[str, ...]:
     """A warning where ``result`` is no better than a predictor that says the same everywhere, by the main score."""
     from eosfm.benchmark.trials import LOWER_IS_BETTER
+    from eosfm.tasks.kinds import OBJECTS
 
     mine, theirs = ([m.value for m in s.metrics if m.name == result.main] for s in (result, constant))
     sign = -1 if kind in LOWER_IS_BETTER else 1
     if not mine or not theirs or sign * mine[0] > sign * theirs[0]:
         return ()
-    same = "the mean of the training labels" if kind == "regression" else "what is most frequent in the training labels"
+    same = "what is most frequent in the training labels everywhere"
+    if kind == "regression":
+        same = "the mean of the training labels everywhere"
+    elif kind in OBJECTS:
+        same = "the median box of each class in every chip"
     return (
-        f"warning: no better than the constant predictor, which says {same} everywhere ({result.main} {mine[0]:.4f} against "
-        f"{theirs[0]:.4f} on the test split): a map of this model tells nothing. Check bands, unit and labels; then train "
+        f"warning: no better than the constant predictor, which says {same} ({result.main} {mine[0]:.4f} against "
+        f"{theirs[0]:.4f} on the test split): what this model says tells nothing. Check bands, unit and labels; then train "
         "longer (fit.epochs), or give more labels",
     )
 

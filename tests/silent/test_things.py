@@ -1,10 +1,24 @@
 """Silent mistakes of detection, each found while it was built."""
 
+from dataclasses import replace
+
 import torch
 
+from eosfm.bands import BandSet
+from eosfm.benchmark.adapting import Trained, scored
+from eosfm.benchmark.baselines import ConstantPredictor
+from eosfm.benchmark.suite import CONSTANT, Case
+from eosfm.data.chips import Chips
+from eosfm.data.files import DataConfig
+from eosfm.specialists.stac import TASKS
 from eosfm.tasks.boxes import NONE, turned_boxes
 from eosfm.tasks.detection import DetectionHead
-from eosfm.training.batches import dihedral
+from eosfm.tasks.kinds import KINDS
+from eosfm.tasks.objectives import ObjectPrecision
+from eosfm.training.batches import dihedral, loader
+from miniatures.things import drawn_batch
+
+BANDS = BandSet.parse("aerial:R@8bit")
 
 
 def test_small_images_are_pooled_by_the_encoders_strides():
@@ -28,3 +42,54 @@ def test_a_list_of_boxes_is_not_turned_as_if_it_were_a_map():
     )
     nothing = torch.full((2, 5), float(NONE))
     assert torch.equal(turned_boxes(nothing, 5, (9, 9)), nothing)
+
+
+def test_a_loader_draws_nothing_from_the_global_generator():
+    """Each epoch's iterator drew its seed there, the first of a session before the epoch was seeded, the others after it: a
+    resumed run had other dropout, and other proposals of a detector, than one that was never killed."""
+    chips = Chips(
+        torch.rand(4, 1, 32, 32), torch.zeros(4, dtype=torch.long), BANDS, "classification", ("a", "b"), "four"
+    )
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    for train in (True, False):
+        list(loader(chips, 2, 0, train=train))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_precision_of_several_processes_is_that_of_all_rows():
+    """After a sync torchmetrics hands over one tensor instead of a list: its rows were taken for tables, and a run of two
+    processes ended in an IndexError after its first epoch."""
+    one, all_of_it = ObjectPrecision(), ObjectPrecision()
+    for seed in range(2):
+        z, y = drawn_batch("detection", seed, 5)
+        all_of_it.update(z, y)
+        one.update(z, y)
+    one.matches = torch.cat(one.matches)
+    assert one.compute() == all_of_it.compute() > 0
+
+
+def test_every_kind_has_its_words_in_a_catalogue():
+    """A detection specialist's STAC item had no task at all."""
+    assert all(TASKS[kind] for kind in KINDS)
+
+
+def test_the_protocol_throws_unsure_predictions_away_and_the_constant_keeps_its_box(tmp_path):
+    """GEO-Bench-2's task drops predictions of 0.5 and less: of a constant predictor of three classes nothing would be left."""
+    box = torch.tensor([[[0.0, 4, 4, 20, 20], [1.0, 30, 30, 50, 50], [2.0, 4, 40, 20, 60]]]).repeat(3, 1, 1)
+    chips = Chips(torch.rand(3, 1, 64, 64), box, BANDS, "detection", ("a", "b", "c"), "boxes")
+    case = Case(
+        name="x", protocol="geobench2", data=DataConfig(kind="dataset", dataset="geobench2-everwatch", root=tmp_path)
+    )
+
+    class Says(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            rows = torch.cat([box[0, :, :1], torch.tensor([[0.9], [0.5], [0.4]]), box[0, :, 1:]], 1)
+            return rows.expand(len(x), -1, -1)
+
+    def main(model: torch.nn.Module, name: str, where: Case = case) -> float:
+        return scored(Trained(model, None), name, where, chips, 0).metrics[0]["value"]
+
+    assert main(Says(), "ensemble") == 1 / 3
+    assert main(Says(), "ensemble", replace(case, protocol="pangaea", data=replace(case.data, dataset="mados"))) == 1
+    assert main(ConstantPredictor(chips), CONSTANT) == 1

@@ -108,6 +108,7 @@ _RUN = """
 import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
+from dataclasses import replace
 from training.test_fit import tiny, CONFIG, HEAD
 from eosfm.training.fit import train_specialist
 import torch
@@ -116,7 +117,7 @@ kill_at = float(sys.argv[2])
 def progress(fraction, line):
     if fraction >= kill_at:
         os.kill(os.getpid(), signal.SIGKILL)
-train_specialist(tiny(), CONFIG, Path(sys.argv[1]) / "zoo", name="killed", head=HEAD,
+train_specialist(tiny(), CONFIG, Path(sys.argv[1]) / "zoo", name="killed", head=replace(HEAD, decoder="unet"),
                  run=Path(sys.argv[1]) / "run", progress=progress)
 """
 
@@ -130,7 +131,7 @@ def run_training(folder, kill_at):
 
 
 def test_kill_minus_nine_then_resume_equals_an_uninterrupted_run(tmp_path):
-    """T1: dropout, shuffling and augmentation are all on; the killed run stops in the middle of the third epoch."""
+    """T1: dropout (a linear head has none), shuffling and augmentation are on; killed in the middle of the third epoch."""
     killed = run_training(tmp_path / "a", 0.8)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     killed = run_training(tmp_path / "a", 0.8)  # and once more: a second session continues the first

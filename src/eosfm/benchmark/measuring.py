@@ -24,7 +24,7 @@ from eosfm.benchmark.ledger import Row
 from eosfm.benchmark.protocol import GeoBench2
 from eosfm.benchmark.readings import is_named
 from eosfm.benchmark.subsets import class_shares, stratified
-from eosfm.benchmark.suite import CONSTANT, PROBE, SCRATCH, SINGLE, UNTRAINED, Case, Suite, without_specialists
+from eosfm.benchmark.suite import CONSTANT, PANGAEA, PROBE, SCRATCH, SINGLE, UNTRAINED, Case, Suite, without_specialists
 from eosfm.benchmark.trials import Hyper, hyper
 from eosfm.config import to_plain
 from eosfm.contracts import BandError, ConfigError, EosfmError, TrainingError, known
@@ -35,7 +35,7 @@ from eosfm.seeding import purpose_seed
 from eosfm.specialists.store import load_specialist
 from eosfm.specialists.zoo import ZooEntry, find, list_zoo
 from eosfm.tasks.boxes import joined_labels
-from eosfm.tasks.kinds import OBJECTS
+from eosfm.tasks.kinds import DETECTORS, OBJECTS
 from eosfm.training.energy import EnergyMeter
 from eosfm.training.settings import Progress
 
@@ -148,7 +148,7 @@ def measure(
         raise ConfigError(f"{done.metrics[0]['name']} is not defined on these test chips; take others")
     parts = (splits.train, splits.validation, splits.test)
     row: Row = {
-        **common, "differs": _differs(case), "metrics": [m for m in map(_finite, done.metrics) if m],
+        **common, "differs": _differs(case, splits.train.kind), "metrics": [m for m in map(_finite, done.metrics) if m],
         "validation": done.validation,
         "classes": list(splits.train.classes), "parameters": done.parameters, "trained_parameters": done.trained,
         "note": done.note, "weights_sha256": done.weights, "trials": tried,
@@ -237,7 +237,12 @@ def _fewer(splits: Splits, share: float, seed: int) -> Splits:
     )
 
 
-def _differs(case: Case) -> list[str]:
+def _differs(case: Case, kind: str) -> list[str]:
     """Where a row does not follow its protocol."""
     out = [f"training: {case.fit.epochs} epochs of batch {case.fit.batch_size}"] if case.fit else []
-    return out + ([f"head: {case.head.decoder}, {case.head.channels} channels"] if case.head else [])
+    if case.protocol == PANGAEA and kind in OBJECTS:
+        out.append("PANGAEA has no such task: GEO-Bench-2's head")
+    if case.head:
+        what = DETECTORS.get(kind, case.head.decoder)
+        out.append(f"head: {what}, {case.head.channels} channels")
+    return out

@@ -19,13 +19,14 @@ from eosfm.benchmark.ledger import Measured
 from eosfm.benchmark.probe import Features, ProbeResult, knn_probe, linear_probe, pooled_features
 from eosfm.benchmark.protocol import FrozenProbe
 from eosfm.benchmark.scores import METRICS, confusion_table, multilabel_table
-from eosfm.benchmark.suite import CONSTANT, RANDOM, STATISTICS
+from eosfm.benchmark.suite import CONSTANT, GEOBENCH2, PANGAEA, RANDOM, STATISTICS
 from eosfm.contracts import PYRAMID_STRIDES, DataError
 from eosfm.data.chips import ChipSet, Splits
 from eosfm.engine.cache import cached_features
 from eosfm.ensemble import Ensemble
 from eosfm.seeding import purpose_seed
 from eosfm.statistics import BandStatistics
+from eosfm.tasks.kinds import OBJECTS
 
 STANDARDISED = FrozenProbe(standardise=True)
 """features of many views differ in scale by orders of magnitude, where L-BFGS without scaling stops early"""
@@ -44,7 +45,8 @@ def probe(
     """
     if splits.train.kind not in ("classification", "multilabel"):
         raise DataError(
-            f"{splits.train.name} is {splits.train.kind}; a frozen-probe needs scenes: use protocol pangaea"
+            f"{splits.train.name} is {splits.train.kind}; a frozen-probe needs scenes: use protocol "
+            f"{GEOBENCH2 if splits.train.kind in OBJECTS else PANGAEA}"
         )
     if splits.train.dates != 1:
         raise DataError(f"{splits.train.name}: chips of {splits.train.dates} dates; a frozen-probe reads scenes of one")

@@ -165,7 +165,8 @@ class GeoBench2:
     detection_score: float = field(
         default=0.5,
         metadata={
-            "source": "TerraTorch's ObjectDetectionTask: predictions of at most so much are thrown away before mAP"
+            "source": "TerraTorch's ObjectDetectionTask: predictions of at most so much are thrown away before mAP. Ours does so "
+            "on the test split only: epochs and trials are chosen by the score of all predictions"
         },
     )
     detection_overlap: float = field(

@@ -1,4 +1,4 @@
-"""Hyper-parameter trials of GEO-Bench-2: learning rate, weight decay and batch size, judged on the validation split.
+"""Hyper-parameter trials of GEO-Bench-2: learning rate and batch size, judged on the validation split.
 
 Trial 0 is the case's own setting, the n-th draws by n alone: all models of all cases try the same values, and more trials
 begin with those of fewer. A training that diverges is a trial without a score.

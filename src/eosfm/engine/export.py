@@ -106,7 +106,7 @@ def export(
     _check(format, precision, calibration)
     ensemble, task = (model, None) if isinstance(model, Ensemble) else (model.encoder, model.task)
     if task is not None:
-        require_maps(task, "the image that an exported graph reads")
+        require_maps(task, "an exported graph")
     if not isinstance(ensemble, Ensemble):
         raise ConfigError(f"only ensembles of specialists are exported, not a {type(ensemble).__name__}")
     side = chip_size or (task.chip_size if task else max(c.chip_size for c in ensemble.cards))

@@ -54,8 +54,8 @@ def _capabilities(cases: Named) -> Section:
         f"({SOURCE}): 0 and 1 are the least and greatest score of its base submissions, and a model may lie beyond. Only data "
         "sets measured here enter, for all rows alike.",
         "Rows marked PUBLISHED are computed from the leaderboard's rows for the same data sets. They were not measured here: "
-        "other training, 16 trials of learning rate and batch size for each, and the package's reading of the data, which "
-        "differs for some tasks (docs/tasks.md says where).",
+        "other training, trials of learning rate and batch size (16 by their rows; 4 to 10, in batches of 8, for detection), "
+        "and the package's reading of the data, which differs for some tasks (docs/tasks.md says where).",
     ]
     others = {f"PUBLISHED: {m}": published(m) for m in dict.fromkeys(m for _, m, _ in cases)}
     table: dict[str, dict[str, Aggregate]] = {}

@@ -28,6 +28,8 @@ TASKS = {
     "classification": ["scene-classification"],
     "multilabel": ["classification"],
     "regression": ["regression"],
+    "detection": ["object-detection"],
+    "instances": ["instance-segmentation"],
     "masked-autoencoder": ["generative"],
     "none": [],
 }

@@ -4,7 +4,8 @@ import re
 from collections.abc import Sequence
 
 KINDS = ("segmentation", "classification", "multilabel", "regression", "detection", "instances")
-OBJECTS = ("detection", "instances")
+DETECTORS = {"detection": "faster-rcnn", "instances": "mask-rcnn"}
+OBJECTS = tuple(DETECTORS)
 """kinds whose labels are single things: boxes (`eosfm.tasks.boxes`), or boxes with their pixels"""
 IGNORE = 255
 """Segmentation label of pixels that are neither trained on nor scored."""

@@ -208,8 +208,8 @@ def require_maps(task: TaskSpec, what: str) -> None:
     """`ConfigError` where ``task`` finds single things or reads several dates, and ``what`` ("a scene") is for neither."""
     if task.kind in OBJECTS:
         raise ConfigError(
-            f"this task model finds single things ({task.kind}); {what} is for maps and scenes. Score it on chips with "
-            "`eosfm evaluate`, or call it in Python: TaskModel(x) gives boxes"
+            f"this task model finds single things ({task.kind}); here {what} needs one of pixels or scenes. Score it on chips "
+            "with `eosfm evaluate`, or call it in Python: TaskModel(x) gives boxes"
         )
     if task.dates != 1:
         raise ConfigError(

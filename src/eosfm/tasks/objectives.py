@@ -23,6 +23,7 @@ from torchmetrics.classification import (
     MultilabelF1Score,
 )
 from torchmetrics.regression import MeanAbsoluteError, MeanSquaredError, R2Score
+from torchmetrics.utilities import dim_zero_cat
 
 from eosfm.contracts import ConfigError, known
 from eosfm.tasks.kinds import IGNORE, KINDS, OBJECTS
@@ -159,10 +160,10 @@ class ObjectPrecision(Metric):
     def update(self, predictions: Tensor, labels: Tensor) -> None:
         """Add a batch; see `eosfm.tasks.boxes`."""
         for rows, y in zip(predictions.detach().cpu(), labels.cpu(), strict=True):
-            self.matches.append(torch.from_numpy(matched_chip(rows, y)))
+            self.matches.append(torch.from_numpy(matched_chip(rows, y)).to(self.device))
 
     def compute(self) -> Tensor:
         """0 where no thing was labelled and none was found."""
-        rows = torch.cat(list(self.matches)).numpy() if len(self.matches) else np.zeros((0, 12))
+        rows = dim_zero_cat(self.matches).cpu().numpy() if len(self.matches) else np.zeros((0, 12))
         value = average_precision(rows, masks=rows.shape[1] > 2 + len(OVERLAPS))
         return torch.tensor(0.0 if np.isnan(value) else value)

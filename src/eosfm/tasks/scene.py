@@ -29,7 +29,7 @@ class SceneTaskModel:
         self, model: TaskModel, fingerprint: str, precision: Precision = "fp32", *, release: bool = False
     ) -> None:
         """``release``: see `eosfm.engine.fused.fused`; ``model`` is of no other use then."""
-        require_maps(model.task, "a scene")
+        require_maps(model.task, "a map of a scene")
         self.model, self.fingerprint = model.fast(precision, release=release), fingerprint + _SUFFIX[precision]
         self.bands: BandSet = model.encoder.bands
         self.statistics = model.encoder.statistics

@@ -156,16 +156,37 @@ def test_cached_orientations_have_their_boxes():
 
 
 @pytest.mark.parametrize("kind", ["detection", "instances"])
+def test_the_loss_of_a_batch_falls_and_specialists_stay(kind):
+    chips = square_chips(2, 0, kind)
+    ensemble = Ensemble([make_specialist("a", str(BANDS))], BANDS)
+    task = TaskSpec(kind=kind, classes=chips.classes, chip_size=SIDE, head=HeadConfig(channels=16))
+    torch.manual_seed(0)
+    model = TaskModel(ensemble, task)
+    frozen = {k: v.clone() for k, v in ensemble.encoders.state_dict().items()}
+    optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=2e-3)
+    losses = []
+    for _ in range(12):
+        loss = model(chips.images, targets=chips.labels)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert max(losses[-3:]) < 0.8 * min(losses[:2])
+    assert all(torch.equal(v, ensemble.encoders.state_dict()[k]) for k, v in frozen.items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["detection", "instances"])
 def test_it_learns_to_find_squares(kind):
     parts = splits(kind, train=16)
     ensemble = Ensemble([make_specialist("a", str(BANDS)), make_specialist("b", str(BANDS), seed=1)], BANDS)
     task = TaskSpec(kind=kind, classes=("bright", "dark"), chip_size=SIDE, head=HeadConfig(channels=32))
-    config = FitConfig(epochs=9, batch_size=4, learning_rate=2e-3, validate_every=3)
+    config = FitConfig(epochs=14, batch_size=4, learning_rate=2e-3, validate_every=3)
     model, result, _ = adapt_ensemble(ensemble, parts, task, config)
     scores = score(model.eval(), parts.test, 0)
     named = {m.name: m.value for m in scores.metrics}
     assert scores.main == ("map-boxes" if kind == "detection" else "map-masks")
-    assert named[f"{scores.main}-50"] > 0.4 and named["map-boxes"] > 0.15 and result.best > 0.15
+    assert named[f"{scores.main}-50"] > 0.5 and result.best > 0.2
     constant = score(ConstantPredictor(parts.train), parts.test, 0)
     assert named[scores.main] > constant.metrics[0].value + 0.1
 

@@ -153,7 +153,9 @@ def test_dates_are_the_benchmarks(root):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_missing_data_say_what_to_fetch(name, tmp_path):
-    with pytest.raises(DataError, match=rf"eosfm fetch geobench2-{plain(name)} .*hf download aialliance/{plain(name)} "):
+    with pytest.raises(
+        DataError, match=rf"eosfm fetch geobench2-{plain(name)} .*hf download aialliance/{plain(name)} "
+    ):
         open_dataset(name, tmp_path)
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 import torch
 
 from eosfm.bands import BandSet
@@ -15,7 +16,9 @@ from eosfm.tasks.boxes import NONE, turned_boxes
 from eosfm.tasks.detection import DetectionHead
 from eosfm.tasks.kinds import KINDS
 from eosfm.tasks.objectives import ObjectPrecision
-from eosfm.training.batches import dihedral, loader
+from eosfm.training.batches import dihedral
+from eosfm.training.module import fit
+from eosfm.training.settings import FitConfig
 from miniatures.things import drawn_batch
 
 BANDS = BandSet.parse("aerial:R@8bit")
@@ -44,17 +47,36 @@ def test_a_list_of_boxes_is_not_turned_as_if_it_were_a_map():
     assert torch.equal(turned_boxes(nothing, 5, (9, 9)), nothing)
 
 
-def test_a_loader_draws_nothing_from_the_global_generator():
-    """Each epoch's iterator drew its seed there, the first of a session before the epoch was seeded, the others after it: a
+def test_every_epoch_begins_with_the_same_draws_wherever_a_session_began(tmp_path):
+    """The loader draws from the global generator, in the first epoch of a session before it was seeded, in others after it: a
     resumed run had other dropout, and other proposals of a detector, than one that was never killed."""
-    chips = Chips(
-        torch.rand(4, 1, 32, 32), torch.zeros(4, dtype=torch.long), BANDS, "classification", ("a", "b"), "four"
-    )
-    torch.manual_seed(3)
-    before = torch.get_rng_state()
-    for train in (True, False):
-        list(loader(chips, 2, 0, train=train))
-    assert torch.equal(torch.get_rng_state(), before)
+    chips = Chips(torch.rand(4, 1, 32, 32), torch.tensor([0, 1, 0, 1]), BANDS, "classification", ("a", "b"), "four")
+    drawn: dict[str, list[float]] = {}
+
+    class Draws(torch.nn.Module):
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self.linear, self.name = torch.nn.Linear(1, 2), name
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if torch.is_grad_enabled():
+                drawn.setdefault(self.name, []).append(torch.rand(()).item())
+            return self.linear(x.mean((2, 3)))
+
+    config = FitConfig(epochs=3, batch_size=2, learning_rate=1e-3)
+    fit(Draws("whole"), "classification", 2, chips, chips, config, folder=tmp_path / "whole")
+
+    class Killed(Exception):
+        pass
+
+    def kill(fraction: float, _: str) -> None:
+        if fraction > 0.7:
+            raise Killed
+
+    with pytest.raises(Killed):
+        fit(Draws("a"), "classification", 2, chips, chips, config, folder=tmp_path / "cut", progress=kill)
+    fit(Draws("b"), "classification", 2, chips, chips, config, folder=tmp_path / "cut")
+    assert len(drawn["whole"]) == 6 and drawn["b"] == drawn["whole"][-len(drawn["b"]) :] and len(drawn["b"]) < 6
 
 
 def test_precision_of_several_processes_is_that_of_all_rows():

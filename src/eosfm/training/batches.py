@@ -120,7 +120,6 @@ def loader(
         batch_size=None,  # the sampler already yields whole batches
         sampler=EpochSampler(len(source), batch_size, seed, shuffle=train),
         num_workers=workers,
-        generator=torch.Generator(),  # else each epoch draws from the global one, a resumed epoch at another moment
         persistent_workers=False,  # workers keep no state, so an epoch can be replayed
     )
 

@@ -102,14 +102,16 @@ class TaskModule(L.LightningModule):
         self.scores.reset()
         self.log_dict(dict(values))
 
-    def on_train_batch_start(self, *_: Any) -> None:
-        """Tell a selection how far the training is; from the step, so that a resumed run continues its schedule."""
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:  # noqa: ARG002  Lightning's signature
+        """Seed dropout by epoch, tell a selection how far the training is: a resumed run goes on as one that was never killed.
+
+        Not at the epoch's start: the loader draws from the same generator, in the first epoch of a session before that, in
+        others after it.
+        """
+        if batch_idx == 0:
+            torch.manual_seed(purpose_seed(self.config.seed, "dropout", self.current_epoch))
         if self.selector is not None:
             self.selector.advance(self.global_step / max(1, int(self.trainer.estimated_stepping_batches)))
-
-    def on_train_epoch_start(self) -> None:
-        """Seed dropout by epoch, so that a resumed run draws what an uninterrupted one would have drawn."""
-        torch.manual_seed(purpose_seed(self.config.seed, "dropout", self.current_epoch))
 
     def configure_gradient_clipping(
         self,

@@ -4,7 +4,8 @@ From https://github.com/The-AI-Alliance/GEO-Bench-2-Leaderboard (Apache-2.0) at 
 leaderboard_combined/normalizer.json``, made of two full fine-tuning submissions, and two of its submissions,
 ``results/80100fc6-...`` (frozen: ten backbones on the fifteen tasks that are not detection) and ``results/2ce4a907-...`` (full:
 three backbones on all nineteen), which is one of the two. Scores here are rounded to five digits; BioMassters' are ``1 - RMSE *
-0.2538``. The rows of the other base submission are not at hand, so the ranges' ends cannot all be seen in the rows.
+0.2538``. The rows of the other base submission are not at hand, so the ranges' ends cannot all be seen in the rows. Of
+the frozen submission the rows say 16 trials, its ``additional_info.json`` 10.
 """
 
 from __future__ import annotations

@@ -140,8 +140,10 @@ def update_metrics(metrics: MetricCollection, kind: str, z: Tensor, y: Tensor) -
         ok = y.isfinite()
         if bool(ok.any()):
             metrics.update(z[:, 0][ok], y[ok])
-    elif kind == "multilabel" or kind in OBJECTS:
-        metrics.update(z.sigmoid() if kind == "multilabel" else z, y.long() if kind == "multilabel" else y)
+    elif kind == "multilabel":
+        metrics.update(z.sigmoid(), y.long())
+    elif kind in OBJECTS:
+        metrics.update(z, y)
     else:
         metrics.update(z.argmax(1), y)
 

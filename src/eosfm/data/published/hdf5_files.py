@@ -31,10 +31,7 @@ def hdf5_array(
         DataError: no HDF5, damaged, no such plain array of numbers in the file itself, or one that is far too large.
         MissingExtra: h5py is not installed.
     """
-    try:
-        import h5py  # type: ignore[import-untyped]
-    except ImportError as e:
-        raise missing_extra("h5py", "datasets") from e
+    h5py = _library()
     try:
         with h5py.File(io.BytesIO(data), "r") as file:
             if not isinstance(file.get(name, getlink=True), h5py.HardLink):  # others can name any file on this machine
@@ -64,10 +61,7 @@ def hdf5_text(data: bytes, name: str, where: str) -> str:
         DataError: no HDF5, damaged, or no such text.
         MissingExtra: h5py is not installed.
     """
-    try:
-        import h5py
-    except ImportError as e:
-        raise missing_extra("h5py", "datasets") from e
+    h5py = _library()
     try:
         with h5py.File(io.BytesIO(data), "r") as file:
             text = file.attrs[name]
@@ -76,6 +70,14 @@ def hdf5_text(data: bytes, name: str, where: str) -> str:
     if not isinstance(text, str):
         raise DataError(f"{where}: {name} is {type(text).__name__}; expected a text")
     return text
+
+
+def _library() -> Any:
+    try:
+        import h5py  # type: ignore[import-untyped]
+    except ImportError as e:
+        raise missing_extra("h5py", "datasets") from e
+    return h5py
 
 
 def _problem(h5py: Any, array: Any) -> str:
